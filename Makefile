@@ -1,0 +1,23 @@
+# make demo: see it work. make test: check that it does. Both set up all they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/ready
+	$(BIN)/python test.py
+	$(BIN)/python -m Miniproject_1 demo
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+	$(BIN)/python test.py
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv data data.partial demo.png

@@ -1,0 +1,359 @@
+"""A Noise2Noise image denoiser: the network, its training, and `Model`, the door to both.
+
+Noise2Noise (Lehtinen et al. 2018, arXiv 1803.04189) learns to denoise from pairs of noisy pictures.
+With the squared error, a network that must guess one noisy picture from another can do no better
+than to answer the mean of all the pictures it might have been, and where the noise has zero mean,
+that is the clean picture. So nothing here ever sees a clean one.
+
+Images are N×3×H×W with values in [0, 255] at every public door.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
+
+LEARNING_RATE = 2e-3  # at its highest, from scratch
+FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
+BATCH_SIZE = 64
+TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
+PIXELS_AT_ONCE = 2**17  # ... and batches so that no more pixels than about this are in flight
+
+# ------------------------------------------------------------------------------------------------
+# The network
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), two 3×3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In place where autograd allows it: on a CPU, fresh memory costs more than the arithmetic.
+        return self.conv2(self.conv1(x).relu_()).add_(x)
+
+
+class UNet(nn.Module):
+    """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, values in [0, 255] both ways.
+
+    Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
+    it again and the encoder's features are added. The last convolution starts at zero and its
+    output is added to the input: an untrained network changes nothing, and all that it has to learn
+    is the noise. Any H and W: inside, they are padded to multiples of `stride`.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (48, 96), blocks: int = 1) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(widths) - 1)
+        # The pixels around one that its output can depend on, a side: one for each convolution,
+        # times the size of its level's pixels; the strided ones reach no further than the stride.
+        convolutions = [4 * blocks] * (len(widths) - 1) + [2 * blocks]
+        self.reach = 2 + sum(n * 2**level for level, n in enumerate(convolutions)) + self.stride
+
+        def stage(width: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+
+        steps = list(pairwise(widths))
+        self.head = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in steps)
+        self.bottom = stage(widths[-1])
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in steps)
+        self.decoder = nn.ModuleList(stage(width) for width in widths[:-1])
+        self.tail = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Kaiming (He et al. 2015, arXiv 1502.01852), residual branches small, the last layer zero."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.conv2.weight.data.mul_(0.3)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.head(pad(images, self.stride) / 255 - 0.5)
+        skips = []
+        for encode, down in zip(self.encoder, self.down, strict=True):
+            skips.append(encode(x))
+            x = down(skips[-1])
+        x = self.bottom(x)
+        for up, skip, decode in reversed(list(zip(self.up, skips, self.decoder, strict=True))):
+            x = decode(up(x).add_(skip))
+        noise = self.tail(x).to(images.dtype)
+        return images + 255 * noise[:, :, : images.shape[2], : images.shape[3]]
+
+
+def pad(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of `multiple`."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+# ------------------------------------------------------------------------------------------------
+# Training
+
+
+def fit(
+    network: nn.Module,
+    noisy_a: Tensor,
+    noisy_b: Tensor,
+    epochs: int,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    batch_size: int = BATCH_SIZE,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
+
+    noisy_a, noisy_b: N×3×H×W, two noisy pictures of each scene, values in [0, 255].
+    learning_rate: the highest; it rises over the first 3 % of the steps and falls as a cosine to 0.
+    loss: compares guesses and targets, both scaled to [0, 1].
+    after_epoch: called with the number of epochs done and the mean training loss of the last one.
+    """
+    device = next(network.parameters()).device
+    network.to(memory_format=torch.channels_last)
+    # The whole data set moves once, uint8 as uint8: after this, no step touches the host's memory.
+    noisy_a, noisy_b = _to_device(noisy_a, device), _to_device(noisy_b, device)
+    batches_an_epoch = math.ceil(len(noisy_a) / batch_size)
+    steps = epochs * batches_an_epoch
+    warmup = max(1, round(0.03 * steps))
+
+    def schedule(step: int) -> float:
+        return min(1, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    # Muon (Jordan et al. 2024) for the convolutions between the first and the last, AdamW for the
+    # rest, as Muon's authors advise. PyTorch's Muon takes matrices: these share the weights' memory.
+    hidden = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
+    matrices = [weight.detach().permute(0, 2, 3, 1).view(len(weight), -1) for weight in hidden]
+    others = [each for each in network.parameters() if not any(each is weight for weight in hidden)]
+    optimizers = [
+        torch.optim.Muon(matrices, 5 * learning_rate, weight_decay=0),
+        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.95), weight_decay=0),
+    ]
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(each, schedule) for each in optimizers]
+
+    for epoch in range(1, epochs + 1):
+        start, total = time.perf_counter(), torch.zeros((), device=device)
+        batches = torch.randperm(len(noisy_a), device=device).split(batch_size)
+        label = f"epoch {epoch}/{epochs}"
+        for batch in tqdm(batches, label, unit="batch") if tqdm else batches:
+            source, target = _augment(noisy_a[batch], noisy_b[batch])
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16(device)):
+                guess = network(source)
+            error = loss(guess / 255, target / 255)
+            error.backward()
+            for matrix, weight in zip(matrices, hidden, strict=True):
+                matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
+            for each in (*optimizers, *schedulers):
+                each.step()
+            network.zero_grad()
+            total += error.detach() * len(batch)
+        mean_loss = (total / len(noisy_a)).item()
+        if tqdm is None:
+            print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
+        if after_epoch:
+            after_epoch(epoch, mean_loss)
+
+
+def _augment(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Swap the two pictures of some pairs, and turn or mirror the whole batch one of the eight ways.
+
+    Returns `float32` in the channels-last layout, which convolutions on every device prefer.
+    """
+    swap = torch.rand(len(a), 1, 1, 1, device=a.device) < 0.5
+    way = int(torch.randint(8, ()))  # drawn on the host: the device need not be waited for
+    return tuple(
+        dihedral(x, way).to(torch.float32).contiguous(memory_format=torch.channels_last)
+        for x in (torch.where(swap, b, a), torch.where(swap, a, b))
+    )
+
+
+def dihedral(images: Tensor, way: int) -> Tensor:
+    """One of the eight flips and transposes of a square; `way` in 0 ... 7."""
+    images = images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
+    return images.transpose(-2, -1) if way & 4 else images
+
+
+def inverse_dihedral(images: Tensor, way: int) -> Tensor:
+    """Undo `dihedral(images, way)`."""
+    images = images.transpose(-2, -1) if way & 4 else images
+    return images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
+
+
+def _to_device(images: Tensor, device: torch.device) -> Tensor:
+    return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
+
+
+def bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16; where it is emulated, `float32` is faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # every processor with AMX has it
+    return False
+
+
+# ------------------------------------------------------------------------------------------------
+# The contract
+
+
+class Model:
+    """The denoiser: made untrained, on the best device there is (CUDA, then MPS, then CPU)."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda")
+        elif torch.backends.mps.is_available():
+            self.device = torch.device("mps")
+        else:
+            self.device = torch.device("cpu")
+        with torch.inference_mode(False):
+            network = UNet()
+        self.network = network.to(self.device, torch.float32, memory_format=torch.channels_last)
+        self.learning_rate = LEARNING_RATE
+
+    def load_pretrained_model(self) -> None:
+        """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
+
+        Raises `FileNotFoundError` where it is missing and `ValueError` where it is not a checkpoint
+        of this network; the model then stays as it was.
+        """
+        path = Path(__file__).with_name("bestmodel.pth")
+        remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; {remedy}")
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # a damaged file can make the unpickler raise nearly anything
+            raise ValueError(f"{path} cannot be read as a checkpoint; {remedy}") from error
+        # Compared before anything is copied: load_state_dict would copy what fits, then complain.
+        wanted = {name: value.shape for name, value in self.network.state_dict().items()}
+        if not isinstance(state, dict) or wanted != {
+            name: getattr(value, "shape", None) for name, value in state.items()
+        }:
+            raise ValueError(f"{path} does not hold the weights of this network; {remedy}")
+        self.network.load_state_dict(state)
+        self.learning_rate = FINE_TUNING_LEARNING_RATE
+
+    def train(
+        self,
+        noisy_a: Tensor,
+        noisy_b: Tensor,
+        epochs: int = 1,
+        *,
+        num_epochs: int | None = None,
+        after_epoch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Train on pairs of noisy pictures, from the weights that the model has.
+
+        noisy_a, noisy_b: N×3×H×W, two independent noisy pictures of each of N scenes, `uint8` or
+            floating point, values in [0, 255]. They stay as they are.
+        epochs: times that every pair is used; the learning rate is scheduled over all of them.
+        num_epochs: the course's own spelling of `epochs`.
+        after_epoch: called with the number of epochs done and the last one's mean training loss.
+
+        The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU.
+        Raises `TypeError` or `ValueError`, before any work, for anything else.
+        """
+        epochs = epochs if num_epochs is None else num_epochs
+        _check_images("noisy_a", noisy_a)
+        _check_images("noisy_b", noisy_b)
+        if noisy_a.shape != noisy_b.shape or noisy_a.numel() == 0:
+            raise ValueError(
+                "noisy_a and noisy_b: expected the same shape and at least one pair, "
+                f"got {tuple(noisy_a.shape)} and {tuple(noisy_b.shape)}"
+            )
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"epochs: expected a whole number, 1 or more, got {epochs!r}")
+        # A grader may have switched gradients off for everything; what was set outside stays set.
+        with torch.inference_mode(False), torch.enable_grad():
+            fit(
+                self.network,
+                noisy_a,
+                noisy_b,
+                epochs,
+                learning_rate=self.learning_rate,
+                after_epoch=after_epoch,
+            )
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Denoise pictures.
+
+        x: N×3×H×W, `uint8` or floating point, values in [0, 255]; any N, H and W, on any device.
+        Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
+
+        Each picture becomes the mean of the network's answers to its eight flips and transposes. All
+        is computed in `float32`, on tiles that overlap by as much as the network can see: what a
+        pixel becomes depends neither on the batch it is in nor on the tiling, and memory is bounded
+        whatever N, H and W. Raises `TypeError` or `ValueError` for anything else.
+        """
+        _check_images("x", x)
+        output = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        number, _, height, width = x.shape
+        stride = self.network.stride
+        margin = math.ceil(self.network.reach / stride) * stride
+        for top in range(0, height, TILE):
+            for left in range(0, width, TILE):
+                above, before = max(0, top - margin), max(0, left - margin)
+                region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]
+                at_once = max(1, PIXELS_AT_ONCE // region[0, 0].numel()) if number else 1
+                for first in range(0, number, at_once):
+                    images = slice(first, first + at_once)
+                    denoised = self._denoise(region[images])
+                    output[images, :, top : top + TILE, left : left + TILE] = denoised[
+                        :, :, top - above : top - above + TILE, left - before : left - before + TILE
+                    ]
+        return output
+
+    def _denoise(self, images: Tensor) -> Tensor:
+        """`predict` for what fits in memory at once."""
+        # Padded before they are turned: all eight ways then see the same picture, cut at the same
+        # places, and so does a tile of a larger one.
+        padded = pad(_to_device(images, self.device).to(torch.float32), self.network.stride)
+        denoised = torch.zeros_like(padded)
+        with _exact_float32(self.device):
+            for way in range(8):
+                turned = dihedral(padded, way).contiguous(memory_format=torch.channels_last)
+                denoised += inverse_dihedral(self.network(turned), way)
+        return (denoised[:, :, : images.shape[2], : images.shape[3]] / 8).clamp(0, 255)
+
+
+@contextmanager
+def _exact_float32(device: torch.device) -> Iterator[None]:
+    """Neither the caller's autocast nor TF32, whose rounding depends on how pictures are batched."""
+    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
+def _check_images(name: str, images: Tensor) -> None:
+    """Raise unless `images` is an N×3×H×W tensor of `uint8` or floating-point numbers."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(images).__name__}")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"{name}: expected uint8 or floating point, got {images.dtype}")
+    if images.ndim == 3:
+        raise ValueError(
+            f"{name}: expected N×3×H×W, got {tuple(images.shape)}; for one image: {name}.unsqueeze(0)"
+        )
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise ValueError(f"{name}: expected N×3×H×W, got {tuple(images.shape)}")

@@ -1,0 +1,266 @@
+"""Photographs -> noisy pairs, and the course's `.pkl` files read and checked.
+
+The course's noise: a photograph is cut into blocks, one block a pixel of the small picture. A noisy
+picture takes one pixel of each block at random, uniformly, all three channels together; the clean
+one takes the block's mean. So the noise is unbiased and independent from pixel to pixel, and its
+variance is the texture that the small pixel covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from .files import atomic_write
+
+if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
+    from PIL.Image import Image
+
+SIZE = 32  # pixels a side of the small pictures
+COURSE_BLOCK = 8  # pixels of the photograph a side, for one pixel of the picture
+SMALLEST = 128  # pixels a side under which a photograph is skipped: its blocks say too little
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def load_images(path: Path) -> tuple[Tensor, Tensor]:
+    """Read one of the course's files: a tuple of two N×3×H×W `uint8` tensors with values in [0, 255].
+
+    `train_data.pkl` holds (noisy_a, noisy_b), `val_data.pkl` (noisy, clean). Nothing in the file is
+    executed. Raises `FileNotFoundError` where there is no such file and `ValueError` for one that
+    is not what it should be; both name it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a stranger's bytes: the unpickler can raise nearly anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path}: cannot be read as tensors saved by torch.save "
+            f"(truncated, not such a file, or unsafe): {reason[:200]}"
+        ) from error
+    expected = "expected a tuple of two N×3×H×W uint8 tensors of the same shape"
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        raise ValueError(f"{path}: holds a {type(content).__name__}; {expected}")
+    for part in content:
+        if not isinstance(part, Tensor):
+            raise ValueError(f"{path}: holds a {type(part).__name__}; {expected}")
+    first, second = content
+    if (
+        any(part.dtype != torch.uint8 or part.ndim != 4 or part.shape[1] != 3 for part in content)
+        or first.shape != second.shape
+        or first.numel() == 0
+    ):
+        found = " and ".join(f"{tuple(part.shape)} {part.dtype}" for part in content)
+        raise ValueError(f"{path}: holds {found}; {expected}")
+    return first, second
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Every JPEG, PNG and WebP file under `folder`, at any depth, in the order of their names."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"PHOTOS: {folder} is not a folder")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def embedded_photographs() -> list[Path]:
+    """The colour photographs that the `scikit-image` wheel carries.
+
+    Left out: its drawings and test charts, and the right eye of the motorcycle's stereo pair, which
+    shows what the left one shows.
+    Raises `ModuleNotFoundError`, with the line that installs it, where scikit-image is missing.
+    """
+    try:
+        import skimage.data
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the embedded photographs need scikit-image: python -m pip install scikit-image"
+        ) from error
+    names = (
+        "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg "
+        "ihc.png motorcycle_left.png retina.jpg rocket.jpg"
+    )
+    return [Path(skimage.data.__file__).parent / name for name in names.split()]
+
+
+class Written(NamedTuple):
+    """What `write_pairs` did: how many of what."""
+
+    pairs: int
+    train_photographs: int
+    val: int
+    val_photographs: int
+    unreadable: int
+    too_small: int
+    duplicates: int
+
+    def summary(self) -> str:
+        return (
+            f"{self.pairs:,} pairs from {self.train_photographs:,} photographs, {self.val:,} validation "
+            f"images from {self.val_photographs:,} others; skipped: {self.unreadable} unreadable, "
+            f"{self.too_small} with a side under {SMALLEST} pixels, {self.duplicates} duplicates"
+        )
+
+
+def write_pairs(
+    photographs: list[Path], out: Path, *, pairs: int = 50_000, val: int = 1_000, seed: int = 0
+) -> Written:
+    """Write `out/train_data.pkl` (noisy pairs) and `out/val_data.pkl` (noisy, clean) from photographs.
+
+    Both are N×3×32×32 `uint8` in the course's format. The same photographs and seed give the same
+    bytes. Photographs are split first: none gives both training and validation pictures, and a file
+    that repeats another's bytes counts once. The first picture of each photograph is the course's
+    own view (centre square, 256×256 where the photograph has that many pixels); further ones are
+    other crops and scales of it. `val=0` writes no validation file.
+
+    Files that cannot be read or whose shorter side is under 128 pixels are skipped and counted.
+    Raises `ValueError` where too few photographs are left to split.
+    """
+    if pairs < 1 or val < 0:
+        raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
+    kinds = list(_in_threads(_inspect, photographs, "checking photographs"))
+    usable, seen = [], set()
+    for path, kind in zip(photographs, kinds, strict=True):
+        if kind not in ("unreadable", "too small") and kind not in seen:
+            seen.add(kind)
+            usable.append(path)
+    needed = 2 if val else 1
+    unreadable, too_small = kinds.count("unreadable"), kinds.count("too small")
+    if len(usable) < needed:
+        raise ValueError(
+            f"PHOTOS: {len(usable)} usable photographs ({len(photographs)} files, {unreadable} "
+            f"unreadable, {too_small} with a side under {SMALLEST} pixels), "
+            f"expected {needed} or more"
+        )
+    random.Random(seed).shuffle(usable)
+    # One validation picture a photograph where there are many, a quarter of them where there are few.
+    held_out = min(val, max(1, len(usable) // 4))
+    if val:
+        noisy, _, clean = _draw(usable[:held_out], val, f"{seed} val", "val_data.pkl")
+        _save((noisy, clean), out / "val_data.pkl")
+    train_photographs = usable[held_out:]
+    noisy_a, noisy_b, _ = _draw(train_photographs, pairs, f"{seed} train", "train_data.pkl")
+    _save((noisy_a, noisy_b), out / "train_data.pkl")
+    return Written(
+        pairs,
+        min(pairs, len(train_photographs)),
+        val,
+        held_out if val else 0,
+        unreadable,
+        too_small,
+        len(photographs) - unreadable - too_small - len(usable),
+    )
+
+
+def noisy_views(photograph: Image, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noisy pictures and the clean one, each 3×size×size `uint8`, of a square photograph.
+
+    A block's side is the photograph's over `size`, a whole number or not: a point is drawn uniformly in
+    the block and the pixel under it taken, so each pixel counts by the area that it shares with the
+    block, as it does in the clean picture (Pillow's box filter).
+    """
+    from PIL.Image import Resampling
+
+    pixels, side = _tensor(photograph), photograph.size[0]
+    noisy = []
+    for _ in range(2):
+        point = torch.rand(2, size, size, generator=generator, dtype=torch.float64)
+        point[0] += torch.arange(size).unsqueeze(1)
+        point[1] += torch.arange(size)
+        row, column = (point * (side / size)).long().clamp_max(side - 1)
+        noisy.append(pixels[:, row, column])
+    return noisy[0], noisy[1], _tensor(photograph.resize((size, size), Resampling.BOX))
+
+
+def open_photograph(path: Path) -> Image:
+    """The photograph as an 8-bit RGB picture."""
+    import PIL.Image
+
+    with PIL.Image.open(path) as image:
+        if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{path}: too many pixels for a photograph, a decompression bomb?")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"{path}: not 8 bits a channel")
+        return image.convert("RGB")
+
+
+def _inspect(path: Path) -> str:
+    """'unreadable', 'too small', or a fingerprint of the file's bytes."""
+    try:
+        image = open_photograph(path)
+        fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+    except Exception:  # whatever a decoder finds wrong with a stranger's file, it is skipped
+        return "unreadable"
+    return "too small" if min(image.size) < SMALLEST else fingerprint
+
+
+def _draw(photographs: list[Path], count: int, seed: str, label: str) -> tuple[Tensor, ...]:
+    """`count` pictures shared evenly among the photographs: (noisy_a, noisy_b, clean)."""
+    images = tuple(torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(3))
+    photographs = photographs[:count]
+
+    def fill(first: int) -> None:
+        # A generator of its own for each photograph: the result cannot depend on threads' timing.
+        rng = random.Random(f"{seed} {first}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        photograph = open_photograph(photographs[first])
+        for index in range(first, count, len(photographs)):
+            view = centre_square(photograph) if index == first else _random_square(photograph, rng)
+            reduced = min(view.size[0], SIZE * COURSE_BLOCK)
+            view = view.resize((reduced, reduced))
+            for image, made in zip(images, noisy_views(view, SIZE, generator), strict=True):
+                image[index] = made
+
+    for _ in _in_threads(fill, range(len(photographs)), label):
+        pass
+    return images
+
+
+def centre_square(photograph: Image) -> Image:
+    """The largest centred square of the photograph."""
+    width, height = photograph.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return photograph.crop((left, top, left + side, top + side))
+
+
+def _random_square(photograph: Image, rng: random.Random) -> Image:
+    """A square of random side, three quarters of the photograph's or more, in a random place."""
+    width, height = photograph.size
+    shorter = min(width, height)
+    side = rng.randint(max(SMALLEST, shorter * 3 // 4), shorter)
+    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
+    return photograph.crop((left, top, left + side, top + side))
+
+
+def _tensor(image: Image) -> Tensor:
+    """The pixels of an RGB picture, 3×H×W `uint8`."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.size[1], image.size[0], 3).permute(2, 0, 1)
+
+
+def _save(content: tuple[Tensor, Tensor], path: Path) -> None:
+    with atomic_write(path) as file:
+        torch.save(content, file)
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], label: str) -> Iterator[Result]:
+    """`map` over all cores with a progress bar. Pillow and torch work outside the interpreter lock."""
+    from tqdm import tqdm
+
+    items = list(items)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from tqdm(pool.map(function, items), label, total=len(items), unit="photo")

@@ -1,0 +1,153 @@
+"""The grader's harness: does a submission keep the contract, and how well does it denoise?
+
+    python test.py [-d DATA] [-p PROJECT]
+
+DATA holds `train_data.pkl` (noisy, noisy) and `val_data.pkl` (noisy, clean) in the course's format;
+without it `./data` is used, and made from scikit-image's photographs where it does not exist.
+PROJECT is the folder that holds the `Miniproject_1` to be judged; this one, unless said otherwise.
+Exits with 0 if everything passed, 1 if a test failed, 2 if the data or the arguments are unusable.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+import unittest
+from pathlib import Path
+
+import torch
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs  # noqa: E402
+from Miniproject_1.others.psnr import psnr  # noqa: E402
+
+SECONDS_AN_EPOCH = 300  # the course's limit, for 50,000 pairs on its own machine
+PAIRS_AN_EPOCH = 50_000
+GAIN = 3  # dB by which the pretrained model must beat its input
+
+
+class Contract(unittest.TestCase):
+    """Each test stands for a sentence of the assignment; `main` sets the class's attributes."""
+
+    project: Path
+    train_data: tuple[torch.Tensor, torch.Tensor]
+    val_data: tuple[torch.Tensor, torch.Tensor]
+    results: dict[str, str]
+
+    def setUp(self) -> None:
+        torch.manual_seed(0)
+
+    def model(self, pretrained: bool):
+        """A fresh `Model` of the project under test."""
+        model = importlib.import_module("Miniproject_1.model").Model()
+        if pretrained:
+            model.load_pretrained_model()
+        return model
+
+    def predict(self, model, images: torch.Tensor) -> torch.Tensor:
+        """`model.predict`, its output checked."""
+        output = model.predict(images.to(torch.float32))
+        self.assertIsInstance(output, torch.Tensor, "predict must return a tensor")
+        self.assertEqual(output.shape, images.shape, "predict must keep the shape of its input")
+        self.assertTrue(output.isfinite().all(), "predict returned NaN or infinity")
+        low, high = output.min().item(), output.max().item()
+        self.assertTrue(low >= 0 and high <= 255, f"output in [{low:.4g}, {high:.4g}], not [0, 255]")
+        return output
+
+    def val_psnr(self, model) -> float:
+        """Mean PSNR in dB of the model on the validation images, in minibatches of 100."""
+        noisy, clean = self.val_data
+        batches = list(zip(noisy.split(100), clean.split(100), strict=True))
+        scores = [
+            psnr(self.predict(model, batch), target)
+            for batch, target in (tqdm(batches, "predicting", leave=False) if tqdm else batches)
+        ]
+        return torch.cat(scores).mean().item()
+
+    def test_1_folder_structure(self) -> None:
+        package = self.project / "Miniproject_1"
+        for name in ("__init__.py", "model.py"):
+            self.assertTrue((package / name).is_file(), f"{package / name} is missing")
+        if not (package / "bestmodel.pth").is_file():
+            warn(f"{package / 'bestmodel.pth'} is missing")
+        if not [*self.project.glob("*.pdf"), *package.glob("*.pdf")]:
+            warn(f"no report: {self.project / 'report.pdf'} is missing")
+
+    def test_2_model_instantiates(self) -> None:
+        self.model(pretrained=False)
+
+    def test_3_shape_and_range(self) -> None:
+        output = self.predict(self.model(pretrained=True), 255 * torch.rand(1, 3, 512, 512))
+        if output.max() <= 1:
+            warn(f"the output looks like [0, 1]: its maximum is {output.max():.3f}; [0, 255] is expected")
+
+    def test_4_pretrained(self) -> None:
+        noisy = psnr(*self.val_data).mean().item()
+        self.results["noisy input"] = f"{noisy:6.2f} dB"
+        score = self.val_psnr(self.model(pretrained=True))
+        self.results["pretrained"] = f"{score:6.2f} dB"
+        self.assertGreaterEqual(score, noisy + GAIN, f"must beat its input by {GAIN} dB")
+
+    def test_5_training(self) -> None:
+        model, (noisy_a, noisy_b) = self.model(pretrained=False), self.train_data
+        start = time.perf_counter()
+        model.train(noisy_a, noisy_b, 1)
+        seconds = time.perf_counter() - start
+        self.results["one epoch takes"] = (
+            f"{seconds:6.1f} s for {len(noisy_a):,} pairs: at that rate "
+            f"{seconds * PAIRS_AN_EPOCH / len(noisy_a):.0f} s for {PAIRS_AN_EPOCH:,} "
+            f"(the course allows {SECONDS_AN_EPOCH})"
+        )
+        score = self.val_psnr(model)
+        self.results["after one epoch"] = f"{score:6.2f} dB"
+        noisy = psnr(*self.val_data).mean().item()
+        self.assertGreater(score, noisy, "one epoch of training must beat the noisy input")
+
+
+def warn(message: str) -> None:
+    print(f"WARNING: {message}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-d", "--data", type=Path, help="folder with train_data.pkl and val_data.pkl")
+    parser.add_argument("-p", "--project", type=Path, default=HERE, help="folder with Miniproject_1")
+    arguments = parser.parse_args()
+    data, project = arguments.data or Path("data"), arguments.project.resolve()
+    try:
+        if arguments.data is None and not data.exists():
+            print(f"making {data.resolve()} from scikit-image's photographs", flush=True)
+            partial = Path("data.partial")  # so that ./data is whole or not there
+            write_pairs(embedded_photographs(), partial, pairs=4_000, val=200)
+            partial.rename(data)
+        Contract.train_data = load_images(data / "train_data.pkl")
+        Contract.val_data = load_images(data / "val_data.pkl")
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"test.py: {error}", file=sys.stderr)
+        return 2
+    if not project.is_dir():
+        print(f"test.py: PROJECT: {project} is not a folder", file=sys.stderr)
+        return 2
+    if project != HERE:  # the package just imported has the same name as the one to be judged
+        for name in [name for name in sys.modules if name.partition(".")[0] == "Miniproject_1"]:
+            del sys.modules[name]
+        sys.path.insert(0, str(project))
+    Contract.project, Contract.results = project, {}
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Contract)
+    outcome = unittest.TextTestRunner(verbosity=2).run(suite)
+    print(f"\n{project.name}, {len(Contract.val_data[0]):,} validation images, PyTorch {torch.__version__}")
+    for row in ("noisy input", "pretrained", "after one epoch", "one epoch takes"):
+        print(f"  {row:16s} {Contract.results.get(row, '     -')}")
+    return 0 if outcome.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

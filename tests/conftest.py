@@ -1,0 +1,61 @@
+"""What the tests share: a small data set of real photographs, and a fast way to run a command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from Miniproject_1 import Model
+from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A folder in the course's format, made from scikit-image's photographs."""
+    folder = tmp_path_factory.mktemp("data")
+    write_pairs(embedded_photographs(), folder, pairs=1_280, val=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_data(data):
+    return load_images(data / "train_data.pkl")
+
+
+@pytest.fixture(scope="session")
+def val_data(data):
+    return load_images(data / "val_data.pkl")
+
+
+@pytest.fixture
+def pretrained():
+    model = Model()
+    model.load_pretrained_model()
+    return model
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A pickled object that would make a file if it were unpickled without care, and that file."""
+    path = tmp_path / "canary"
+
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (path,)
+
+    return Hostile(), path
+
+
+def run(*arguments, cwd=ROOT):
+    """Run Python in a process of its own; returns what it printed and its exit code."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def same_weights(model: torch.nn.Module, state: dict) -> bool:
+    return all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,98 @@
+"""`python test.py` passes what keeps the contract and fails what does not."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import ROOT, run
+
+# A submission that passes: a blur beats the course's noise by 3 dB on most photographs, but not on
+# all, so it borrows what test.py measures against: it is the real package with one method replaced.
+GOOD = "from Miniproject_1_real.model import Model as Real\n\nclass Model(Real):\n"
+BAD = {
+    "wrong shape": "    def predict(self, x):\n        return super().predict(x)[:, :, 1:]\n",
+    "values out of range": "    def predict(self, x):\n        return super().predict(x) + 1\n",
+    "nan": "    def predict(self, x):\n        return super().predict(x) * float('nan')\n",
+    "input unchanged": "    def predict(self, x):\n        return x.clone()\n",
+    "diverges": (
+        "    def train(self, a, b, epochs):\n"
+        "        for weight in self.network.parameters():\n"
+        "            weight.data.fill_(float('nan'))\n"
+    ),
+    "learns nothing": "    def train(self, a, b, epochs):\n        pass\n",
+    "raises": "    def __init__(self):\n        raise RuntimeError('no')\n",
+}
+
+
+def project(folder, body):
+    """A project whose Model is the real one with `body` in place of some of its methods."""
+    shutil.copytree(ROOT / "Miniproject_1", folder / "Miniproject_1_real")
+    (folder / "Miniproject_1").mkdir()
+    (folder / "Miniproject_1" / "__init__.py").write_text("")
+    (folder / "Miniproject_1" / "model.py").write_text(GOOD + body)
+    return folder
+
+
+def test_passes_the_real_submission(data):
+    done = run("test.py", "-d", data)
+    assert done.returncode == 0, done.stderr
+    rows = {line[2:18].strip(): line[18:].split() for line in done.stdout.splitlines()[-4:]}
+    assert list(rows) == ["noisy input", "pretrained", "after one epoch", "one epoch takes"]
+    noisy, pretrained, trained = (float(rows[name][0]) for name in list(rows)[:3])
+    assert noisy < trained < pretrained
+    assert float(rows["one epoch takes"][0]) > 0
+
+
+def test_passes_another_project_and_warns(data, tmp_path):
+    done = run("test.py", "-d", data, "-p", project(tmp_path, "    pass\n"))
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" in done.stdout
+    assert "bestmodel.pth is missing" in done.stdout
+    assert "no report" in done.stdout
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_fails_a_model_that_breaks_the_contract(data, tmp_path, fault):
+    done = run("test.py", "-d", data, "-p", project(tmp_path, BAD[fault]))
+    assert done.returncode == 1, done.stdout
+    assert "FAILED" in done.stderr
+
+
+def test_warns_of_values_in_0_1(data, tmp_path):
+    body = "    def predict(self, x):\n        return super().predict(x) / 255\n"
+    done = run("test.py", "-d", data, "-p", project(tmp_path, body))
+    assert "looks like [0, 1]" in done.stdout
+    assert done.returncode == 1
+
+
+def test_fails_without_the_package(data, tmp_path):
+    assert run("test.py", "-d", data, "-p", tmp_path).returncode == 1
+    assert run("test.py", "-d", data, "-p", tmp_path / "nowhere").returncode == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "hostile", "wrong shape"])
+def test_unusable_data_ends_with_a_message(data, tmp_path, canary, damage):
+    hostile, canary_file = canary
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    path = folder / "val_data.pkl"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        torch.save((hostile, hostile) if damage == "hostile" else torch.zeros(3), path)
+    done = run("test.py", "-d", folder)
+    assert done.returncode == 2
+    assert "val_data.pkl" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not canary_file.exists()
+
+
+def test_makes_its_own_data_where_there_is_none(tmp_path):
+    done = run(ROOT / "test.py", "-p", tmp_path, cwd=tmp_path)  # an empty project: only the data count
+    assert done.returncode == 1
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "train_data.pkl",
+        "val_data.pkl",
+    ]

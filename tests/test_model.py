@@ -1,0 +1,269 @@
+"""The contract of `Model`, on real noisy pairs."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from conftest import ROOT, run, same_weights
+
+import Miniproject_1.model as model_module
+from Miniproject_1 import Model
+from Miniproject_1.others.psnr import psnr
+
+GREY_LEVEL = 1 / 255  # the most by which batching and tiling may change a pixel, in grey levels
+
+
+def score(model, val_data):
+    noisy, clean = val_data
+    return psnr(model.predict(noisy), clean).mean().item()
+
+
+def weights(model):
+    return copy.deepcopy(model.network.state_dict())
+
+
+# ------------------------------------------------------------------------------------------------
+# Importing and loading
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        (ROOT, "from Miniproject_1 import Model"),
+        (ROOT, "from Miniproject_1.model import Model"),
+        (ROOT.parent, f"from {ROOT.name}.Miniproject_1.model import Model"),
+        (ROOT / "Miniproject_1", "from model import Model"),
+    ],
+)
+def test_works_under_any_import_path_with_torch_alone(tmp_path, folder, line):
+    blocked = "numpy PIL skimage matplotlib tqdm"
+    script = f"""
+import sys
+sys.path.insert(0, {str(folder)!r})
+sys.modules.update(dict.fromkeys({blocked!r}.split()))
+{line}
+import torch
+model = Model()
+model.load_pretrained_model()
+x = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+model.train(x, x, num_epochs=2)
+print(tuple(model.predict(x).shape))
+"""
+    done = run("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[2] == "(3, 3, 32, 32)"
+
+
+def test_pretrained_model_denoises_real_photographs(pretrained, val_data):
+    noisy, clean = val_data
+    assert score(pretrained, val_data) > psnr(noisy, clean).mean().item() + 3
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """`Model` of a copy of model.py in a folder of its own, with the path of its bestmodel.pth."""
+    shutil.copy(ROOT / "Miniproject_1" / "model.py", tmp_path / "copied_model.py")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("copied_model", tmp_path / "copied_model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Model(), tmp_path / "bestmodel.pth"
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "random", "hostile", "other", "list"])
+def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
+    model, path = elsewhere
+    whole = (ROOT / "Miniproject_1" / "bestmodel.pth").read_bytes()
+    hostile, canary_file = canary
+    other = {name: value for name, value in model.network.state_dict().items()}
+    first = next(iter(other))
+    other[first] = other[first][:-1]
+    if damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage in ("empty", "random"):
+        path.write_bytes(b"" if damage == "empty" else torch.arange(999).numpy().tobytes())
+    elif damage != "missing":
+        torch.save({"hostile": hostile, "other": other, "list": [1, 2]}[damage], path)
+    before = weights(model)
+    with pytest.raises(FileNotFoundError if damage == "missing" else ValueError, match="bestmodel.pth"):
+        model.load_pretrained_model()
+    assert same_weights(model.network, before)
+    assert not canary_file.exists()
+
+
+# ------------------------------------------------------------------------------------------------
+# Training
+
+
+def test_learns_from_noisy_pairs_alone(train_data, val_data):
+    noisy, clean = val_data
+    before = psnr(noisy, clean).mean().item()
+    torch.manual_seed(0)
+    model = Model()
+    assert score(model, val_data) == pytest.approx(before, abs=0.01)  # an untrained one changes nothing
+    losses = []
+    model.train(*train_data, 3, after_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    assert score(model, val_data) > before + 2
+    assert [epoch for epoch, _ in losses] == [1, 2, 3]
+    assert losses[-1][1] < losses[0][1]
+
+
+def test_one_more_epoch_does_no_harm(pretrained, train_data, val_data):
+    before = score(pretrained, val_data)
+    torch.manual_seed(0)
+    pretrained.train(*train_data, num_epochs=1)
+    assert score(pretrained, val_data) > before - 0.05
+
+
+def test_same_seed_same_weights_whatever_the_dtype_and_gradient_mode(train_data):
+    a, b = (part[:200] for part in train_data)
+    results = []
+    for inputs, mode in (
+        ((a, b), torch.enable_grad()),
+        ((a.float(), b.double()), torch.no_grad()),
+        ((a.to(memory_format=torch.channels_last), b), torch.inference_mode()),
+    ):
+        kept = [each.clone() for each in inputs]
+        with mode:
+            torch.manual_seed(3)
+            model = Model()
+            grad = torch.is_grad_enabled()
+            model.train(*inputs, 2)
+            assert torch.is_grad_enabled() == grad
+        assert all(torch.equal(one, other) for one, other in zip(inputs, kept, strict=True))
+        results.append(weights(model))
+    assert same_weights(model.network, results[0])
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    torch.manual_seed(4)
+    model = Model()
+    model.train(a, b, 2)
+    assert not same_weights(model.network, results[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 5, 3), (70, 3, 17, 33)])
+def test_trains_on_any_size(shape):
+    a, b = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
+    model = Model()
+    model.train(a, b, 1)
+    assert model.predict(a).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (dict(noisy_a=[1, 2]), TypeError, "noisy_a.*list"),
+        (dict(noisy_b=torch.zeros(4, 3, 8, 8, dtype=torch.int64)), TypeError, "noisy_b.*int64"),
+        (dict(noisy_a=torch.zeros(3, 8, 8)), ValueError, r"noisy_a.*unsqueeze\(0\)"),
+        (dict(noisy_a=torch.zeros(4, 1, 8, 8)), ValueError, "noisy_a.*4, 1, 8, 8"),
+        (dict(noisy_a=torch.zeros(5, 3, 8, 8)), ValueError, "same shape"),
+        (
+            dict(noisy_a=torch.zeros(0, 3, 8, 8), noisy_b=torch.zeros(0, 3, 8, 8)),
+            ValueError,
+            "one pair",
+        ),
+        (dict(epochs=0), ValueError, "epochs.*0"),
+        (dict(epochs=1.5), ValueError, "epochs.*1.5"),
+        (dict(num_epochs=-1), ValueError, "epochs.*-1"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_changes(change, error, words):
+    good = dict(noisy_a=torch.zeros(4, 3, 8, 8), noisy_b=torch.zeros(4, 3, 8, 8), epochs=1)
+    model = Model()
+    before = weights(model)
+    with pytest.raises(error, match=words):
+        model.train(**(good | change))
+    assert same_weights(model.network, before)
+
+
+# ------------------------------------------------------------------------------------------------
+# Prediction
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 32, 32), (1, 3, 1, 1), (2, 3, 1, 9), (5, 3, 33, 31), (1, 3, 130, 300)]
+)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+def test_output_has_the_inputs_shape_and_the_right_range(pretrained, shape, dtype):
+    x = torch.randint(0, 256, shape).to(dtype)
+    kept = x.clone()
+    output = pretrained.predict(x)
+    assert output.shape == x.shape
+    assert output.dtype == torch.float32
+    assert output.device == x.device
+    assert not output.requires_grad
+    assert ((output >= 0) & (output <= 255)).all()
+    assert torch.equal(x, kept)
+    if x.numel():
+        output.zero_()
+        assert torch.equal(x, kept), "the output is a view of the input"
+
+
+def test_batching_changes_nothing(pretrained, val_data):
+    noisy = val_data[0]
+    together = pretrained.predict(noisy.repeat(5, 1, 1, 1))[: len(noisy)]
+    alone = torch.cat([pretrained.predict(image) for image in noisy.split(1)])
+    assert (together - alone).abs().max() < GREY_LEVEL
+
+
+@pytest.mark.parametrize("size", [(150, 213), (128, 64), (97, 31)])
+def test_tiling_changes_nothing(pretrained, monkeypatch, size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
+    whole = pretrained.predict(x)
+    monkeypatch.setattr(model_module, "TILE", 32)
+    assert (pretrained.predict(x) - whole).abs().max() < GREY_LEVEL
+
+
+def test_callers_autocast_and_layout_change_nothing(pretrained, val_data):
+    noisy = val_data[0][:8]
+    plain = pretrained.predict(noisy)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (pretrained.predict(noisy) - plain).abs().max() < GREY_LEVEL
+    strided = noisy.repeat_interleave(2, dim=3)[..., ::2]
+    assert (pretrained.predict(strided) - plain).abs().max() < GREY_LEVEL
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        ("picture.png", TypeError, "x: .*str"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.bool), TypeError, "x: .*bool"),
+        (torch.zeros(3, 8, 8), ValueError, r"x\.unsqueeze\(0\)"),
+        (torch.zeros(1, 4, 8, 8), ValueError, "1, 4, 8, 8"),
+        (torch.zeros(1, 3, 0, 8), ValueError, "1, 3, 0, 8"),
+    ],
+)
+def test_predict_refuses_what_is_not_a_batch_of_pictures(pretrained, x, error, words):
+    with pytest.raises(error, match=words):
+        pretrained.predict(x)
+
+
+# ------------------------------------------------------------------------------------------------
+# A GPU, where there is one
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@cuda
+def test_cuda_agrees_with_the_cpu(pretrained, val_data):
+    noisy = val_data[0]
+    on_gpu = pretrained.predict(noisy)
+    assert on_gpu.device.type == "cpu"
+    assert pretrained.predict(noisy.cuda()).device.type == "cuda"
+    pretrained.device = torch.device("cpu")
+    pretrained.network.cpu()
+    assert (pretrained.predict(noisy) - on_gpu).abs().max() < 0.1
+
+
+@cuda
+def test_cuda_learns(train_data, val_data):
+    torch.manual_seed(0)
+    model = Model()
+    assert model.device.type == "cuda"
+    before = score(model, val_data)
+    model.train(*train_data, 3)
+    assert score(model, val_data) > before + 2

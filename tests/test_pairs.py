@@ -1,0 +1,155 @@
+"""Photographs to noisy pairs, and the course's files read and checked."""
+
+import random
+
+import pytest
+import torch
+from conftest import run
+from PIL import Image
+
+from Miniproject_1.others.pairs import embedded_photographs, load_images, noisy_views, write_pairs
+from Miniproject_1.others.psnr import psnr
+
+
+def test_same_seed_same_bytes(tmp_path):
+    photographs = embedded_photographs()
+    for name, seed in (("one", 5), ("two", 5), ("three", 6)):
+        write_pairs(photographs, tmp_path / name, pairs=40, val=8, seed=seed)
+    for file in ("train_data.pkl", "val_data.pkl"):
+        one, two, three = ((tmp_path / name / file).read_bytes() for name in ("one", "two", "three"))
+        assert one == two
+        assert one != three
+
+
+def test_format_is_the_courses(data):
+    for name, number in (("train_data.pkl", 1_280), ("val_data.pkl", 64)):
+        content = torch.load(data / name, weights_only=True)
+        assert isinstance(content, tuple)
+        assert [(part.shape, part.dtype) for part in content] == [((number, 3, 32, 32), torch.uint8)] * 2
+
+
+def test_noise_takes_one_pixel_of_each_block_uniformly_all_channels_together():
+    # Each pixel of a block has a colour of its own, and the channels say the same in three ways.
+    code = torch.arange(64).reshape(8, 8).repeat(4, 4)
+    pixels = torch.stack([code, code + 100, 255 - code]).to(torch.uint8)
+    photograph = Image.frombytes("RGB", (32, 32), pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
+    generator = torch.Generator().manual_seed(0)
+    drawn = []
+    for _ in range(500):
+        a, b, clean = noisy_views(photograph, 4, generator)
+        drawn += [a, b]
+    drawn = torch.stack(drawn).to(torch.int64)
+    assert torch.equal(drawn[:, 0] + 100, drawn[:, 1])
+    assert torch.equal(255 - drawn[:, 0], drawn[:, 2])
+    counts = torch.bincount(drawn[:, 0].flatten(), minlength=64)
+    expected = drawn[:, 0].numel() / 64
+    assert ((counts - expected).square() / expected).sum() < 120  # χ² with 63 degrees of freedom
+    assert torch.equal(clean[0], torch.full((4, 4), 32, dtype=torch.uint8))  # the mean, 31.5, rounded
+    one, other = drawn[0::2, 0].float().flatten(1), drawn[1::2, 0].float().flatten(1)
+    correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+    assert correlation.abs() < 0.05
+
+
+def test_noise_is_unbiased_for_blocks_that_are_no_whole_number_of_pixels():
+    photograph = Image.open(embedded_photographs()[0]).convert("RGB").crop((100, 50, 280, 230))
+    generator = torch.Generator().manual_seed(0)
+    views = [noisy_views(photograph, 32, generator) for _ in range(400)]
+    mean = torch.stack([part for a, b, _ in views for part in (a, b)]).float().mean(0)
+    assert psnr(mean.unsqueeze(0), views[0][2].unsqueeze(0)).item() > 45
+
+
+@pytest.fixture
+def album(tmp_path):
+    """40 photographs of one colour each, two levels deep in three formats, and what is to be skipped."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for number in range(40):
+        place = folder / ("deep/er" if number % 2 else "")
+        suffix = ("png", "jpg", "WEBP")[number % 3]
+        image = Image.new("RGB", (140 + number, 180), (6 * number, 120, 255 - 6 * number))
+        image.save(place / f"{number}.{suffix}", quality=95)
+    Image.new("RGB", (127, 400)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes((folder / "deep" / "er" / "1.jpg").read_bytes()[:200])
+    (folder / "noise.png").write_bytes(random.Random(0).randbytes(500))
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_command_splits_photographs_and_counts_what_it_skips(album, tmp_path):
+    out = tmp_path / "out"
+    done = run("-m", "Miniproject_1", "pairs", album, out, "--pairs", 96, "--val", 8)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith("96 pairs from 32 photographs, 8 validation images from 8 others")
+    assert line.endswith("2 unreadable, 1 with a side under 128 pixels, 1 duplicates")
+    noisy_a, _ = load_images(out / "train_data.pkl")
+    noisy, _ = load_images(out / "val_data.pkl")
+    # One colour a photograph: its blue, to within the nearest multiple of 6, says which it was.
+    blues = (part[:, 2].flatten(1).float().mean(1) for part in (noisy_a, noisy))
+    train, val = ({round((255 - blue) / 6) for blue in part.tolist()} for part in blues)
+    assert len(train) == 32
+    assert len(val) == 8
+    assert not train & val
+    assert not list(out.glob(".*")), "temporary files are left"
+
+
+def test_files_that_stand_are_kept_when_it_fails(album, tmp_path, data):
+    before = (data / "train_data.pkl").read_bytes()
+    for path in album.rglob("*.*"):
+        if path.name != "0.png":
+            path.unlink()
+    done = run("-m", "Miniproject_1", "pairs", album, data)
+    assert done.returncode == 1
+    assert "1 usable photographs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (data / "train_data.pkl").read_bytes() == before
+    missing = run("-m", "Miniproject_1", "pairs", tmp_path / "nowhere", tmp_path / "out")
+    assert missing.returncode == 1
+    assert "nowhere is not a folder" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        (torch.zeros(2, 3, 32, 32),) * 2,
+        (torch.zeros(2, 32, 32, dtype=torch.uint8),) * 2,
+        (torch.zeros(2, 1, 32, 32, dtype=torch.uint8),) * 2,
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),) * 3,
+        (torch.zeros(0, 3, 32, 32, dtype=torch.uint8),) * 2,
+        (
+            torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+            torch.zeros(3, 3, 32, 32, dtype=torch.uint8),
+        ),
+        torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8),
+    ],
+)
+def test_other_contents_are_refused(tmp_path, content):
+    path = tmp_path / "train_data.pkl"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="train_data.pkl.*expected a tuple of two"):
+        load_images(path)
+
+
+def test_damaged_and_hostile_files_are_refused(tmp_path, data, canary):
+    path = tmp_path / "train_data.pkl"
+    with pytest.raises(FileNotFoundError, match="train_data.pkl"):
+        load_images(path)
+    whole = (data / "val_data.pkl").read_bytes()
+    for tenths in range(10):
+        path.write_bytes(whole[: len(whole) * tenths // 10])
+        with pytest.raises(ValueError, match="train_data.pkl"):
+            load_images(path)
+    hostile, canary_file = canary
+    torch.save((hostile, hostile), path)
+    with pytest.raises(ValueError, match="train_data.pkl"):
+        load_images(path)
+    assert not canary_file.exists()
+
+
+def test_psnr_is_the_mean_squared_error_of_values_in_0_1():
+    clean = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images = clean.clone()
+    images[1] = 51  # a fifth of the range: 10·log10(25)
+    assert psnr(images, clean).tolist() == pytest.approx([80, 13.9794], abs=1e-3)
