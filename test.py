@@ -126,7 +126,7 @@ def main() -> int:
         if arguments.data is None and not data.exists():
             print(f"making {data.resolve()} from scikit-image's photographs", flush=True)
             partial = Path("data.partial")  # so that ./data is whole or not there
-            write_pairs(embedded_photographs(), partial, pairs=4_000, val=200)
+            write_pairs(embedded_photographs(), partial, pairs=2_000, val=100)
             partial.rename(data)
         Contract.train_data = load_images(data / "train_data.pkl")
         Contract.val_data = load_images(data / "val_data.pkl")

@@ -27,6 +27,7 @@ except ModuleNotFoundError:
 LEARNING_RATE = 2e-3  # at its highest, from scratch
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
+ROTATIONS = (0, 3, 5, 6)  # the ways of `dihedral` that predict averages: by 0°, 180° and ±90°
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
 PIXELS_AT_ONCE = 2**17  # ... and batches so that no more pixels than about this are in flight
 
@@ -200,6 +201,7 @@ def inverse_dihedral(images: Tensor, way: int) -> Tensor:
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
+    """The pictures on the device: `uint8` as it is, all floating point as `float32`."""
     return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
 
 
@@ -207,8 +209,8 @@ def bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16; where it is emulated, `float32` is faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # every processor with AMX has it
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.11 or newer
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))  # AMX comes with it
     return False
 
 
@@ -226,9 +228,8 @@ class Model:
             self.device = torch.device("mps")
         else:
             self.device = torch.device("cpu")
-        with torch.inference_mode(False):
-            network = UNet()
-        self.network = network.to(self.device, torch.float32, memory_format=torch.channels_last)
+        with torch.inference_mode(False):  # weights made in inference mode could never be trained
+            self.network = UNet().to(self.device, torch.float32, memory_format=torch.channels_last)
         self.learning_rate = LEARNING_RATE
 
     def load_pretrained_model(self) -> None:
@@ -302,10 +303,10 @@ class Model:
         x: N×3×H×W, `uint8` or floating point, values in [0, 255]; any N, H and W, on any device.
         Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
 
-        Each picture becomes the mean of the network's answers to its eight flips and transposes. All
-        is computed in `float32`, on tiles that overlap by as much as the network can see: what a
-        pixel becomes depends neither on the batch it is in nor on the tiling, and memory is bounded
-        whatever N, H and W. Raises `TypeError` or `ValueError` for anything else.
+        Each picture becomes the mean of the network's answers to its four rotations. All is computed in
+        `float32`, on tiles that overlap by as much as the network can see: what a pixel becomes depends
+        neither on the batch it is in nor on the tiling, and memory is bounded whatever N, H and W.
+        Raises `TypeError` or `ValueError` for anything else.
         """
         _check_images("x", x)
         output = torch.empty(x.shape, dtype=torch.float32, device=x.device)
@@ -327,15 +328,15 @@ class Model:
 
     def _denoise(self, images: Tensor) -> Tensor:
         """`predict` for what fits in memory at once."""
-        # Padded before they are turned: all eight ways then see the same picture, cut at the same
+        # Padded before they are turned: every rotation then sees the same picture, cut at the same
         # places, and so does a tile of a larger one.
-        padded = pad(_to_device(images, self.device).to(torch.float32), self.network.stride)
+        padded = pad(images.to(self.device, torch.float32), self.network.stride)
         denoised = torch.zeros_like(padded)
         with _exact_float32(self.device):
-            for way in range(8):
+            for way in ROTATIONS:
                 turned = dihedral(padded, way).contiguous(memory_format=torch.channels_last)
                 denoised += inverse_dihedral(self.network(turned), way)
-        return (denoised[:, :, : images.shape[2], : images.shape[3]] / 8).clamp(0, 255)
+        return (denoised[:, :, : images.shape[2], : images.shape[3]] / len(ROTATIONS)).clamp(0, 255)
 
 
 @contextmanager

@@ -32,11 +32,14 @@ def weights(model):
     [
         (ROOT, "from Miniproject_1 import Model"),
         (ROOT, "from Miniproject_1.model import Model"),
-        (ROOT.parent, f"from {ROOT.name}.Miniproject_1.model import Model"),
+        ("elsewhere", "from project.Miniproject_1.model import Model"),
         (ROOT / "Miniproject_1", "from model import Model"),
     ],
 )
 def test_works_under_any_import_path_with_torch_alone(tmp_path, folder, line):
+    if folder == "elsewhere":
+        folder = tmp_path / folder
+        shutil.copytree(ROOT / "Miniproject_1", folder / "project" / "Miniproject_1")
     blocked = "numpy PIL skimage matplotlib tqdm"
     script = f"""
 import sys

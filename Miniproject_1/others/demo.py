@@ -30,16 +30,15 @@ def demo(out: Path, *, seed: int) -> None:
         size = square.size[0] // COURSE_BLOCK
         noisy, _, clean = noisy_views(square, size, generator)
         denoised = model.predict(noisy.unsqueeze(0))[0]
-        for axis, image, name in zip(
-            column, (noisy, denoised, clean), ("noisy", "denoised", "clean"), strict=True
-        ):
+        column[0].set_title(f"{size}×{size} pixels", fontsize=10)
+        for axis, image in zip(column, (noisy, denoised, clean), strict=True):
             axis.imshow(image.round().to(torch.uint8).permute(1, 2, 0))
             axis.set_xticks([])
             axis.set_yticks([])
-            score = psnr(image.unsqueeze(0), clean.unsqueeze(0)).item()
-            axis.set_xlabel("" if image is clean else f"{score:.1f} dB")
-            if column is axes.T[0]:
-                axis.set_ylabel(name)
-        column[0].set_title(f"{size}×{size}", fontsize=10)
+            if image is not clean:
+                score = psnr(image.unsqueeze(0), clean.unsqueeze(0)).item()
+                axis.set_xlabel(f"{score:.1f} dB", fontsize=10)
+    for axis, name in zip(axes[:, 0], ("noisy", "denoised", "clean"), strict=True):
+        axis.set_ylabel(name, fontsize=13)
     with atomic_write(out) as file:
         figure.savefig(file, format="png")

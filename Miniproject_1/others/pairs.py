@@ -73,7 +73,7 @@ def find_photographs(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"PHOTOS: {folder} is not a folder")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def embedded_photographs() -> list[Path]:
@@ -148,17 +148,18 @@ def write_pairs(
     random.Random(seed).shuffle(usable)
     # One validation picture a photograph where there are many, a quarter of them where there are few.
     held_out = min(val, max(1, len(usable) // 4))
-    if val:
-        noisy, _, clean = _draw(usable[:held_out], val, f"{seed} val", "val_data.pkl")
-        _save((noisy, clean), out / "val_data.pkl")
     train_photographs = usable[held_out:]
+    noisy, _, clean = _draw(usable[:held_out], val, f"{seed} val", "val_data.pkl")
     noisy_a, noisy_b, _ = _draw(train_photographs, pairs, f"{seed} train", "train_data.pkl")
+    # Only now, one right after the other: the old half of a split must not stand beside a new one.
     _save((noisy_a, noisy_b), out / "train_data.pkl")
+    if val:
+        _save((noisy, clean), out / "val_data.pkl")
     return Written(
         pairs,
         min(pairs, len(train_photographs)),
         val,
-        held_out if val else 0,
+        held_out,
         unreadable,
         too_small,
         len(photographs) - unreadable - too_small - len(usable),
@@ -170,19 +171,19 @@ def noisy_views(photograph: Image, size: int, generator: torch.Generator) -> tup
 
     A block's side is the photograph's over `size`, a whole number or not: a point is drawn uniformly in
     the block and the pixel under it taken, so each pixel counts by the area that it shares with the
-    block, as it does in the clean picture (Pillow's box filter).
+    block. The clean picture is the mean over those areas: what the noisy ones are on average.
     """
-    from PIL.Image import Resampling
-
     pixels, side = _tensor(photograph), photograph.size[0]
+    cell, pixel = torch.arange(size).unsqueeze(1), torch.arange(side) * (size / side)
     noisy = []
     for _ in range(2):
         point = torch.rand(2, size, size, generator=generator, dtype=torch.float64)
-        point[0] += torch.arange(size).unsqueeze(1)
-        point[1] += torch.arange(size)
+        point += torch.stack([cell.expand(size, size), cell.T.expand(size, size)])
         row, column = (point * (side / size)).long().clamp_max(side - 1)
         noisy.append(pixels[:, row, column])
-    return noisy[0], noisy[1], _tensor(photograph.resize((size, size), Resampling.BOX))
+    shared = (torch.minimum(cell + 1, pixel + size / side) - torch.maximum(cell, pixel)).clamp_min(0)
+    clean = (shared @ pixels.float() @ shared.T).round().to(torch.uint8)
+    return noisy[0], noisy[1], clean
 
 
 def open_photograph(path: Path) -> Image:
