@@ -45,7 +45,10 @@ class Contract(unittest.TestCase):
 
     def model(self, pretrained: bool):
         """A fresh `Model` of the project under test."""
-        model = importlib.import_module("Miniproject_1.model").Model()
+        module = importlib.import_module("Miniproject_1.model")
+        place = Path(module.__file__).resolve()
+        self.assertTrue(place.is_relative_to(self.project), f"{place} is not PROJECT's")
+        model = module.Model()
         if pretrained:
             model.load_pretrained_model()
         return model

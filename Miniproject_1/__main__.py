@@ -19,13 +19,13 @@ def main() -> int:
         "--val",
         type=int,
         default=1_000,
-        help="validation images (default %(default)s); 0: no val_data.pkl",
+        help="validation images (default %(default)s); 0: train on all, write no val_data.pkl",
     )
     pairs.add_argument("--seed", type=int, default=0, help="default %(default)s")
 
     pretrain = commands.add_parser("pretrain", help="make bestmodel.pth again")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
-    pretrain.add_argument("--epochs", type=int, default=6, help="default %(default)s")
+    pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     pretrain.add_argument("--seed", type=int, default=0, help="default %(default)s")
     pretrain.add_argument(
         "--out",

@@ -1,5 +1,6 @@
 """`python test.py` passes what keeps the contract and fails what does not."""
 
+import re
 import shutil
 
 import pytest
@@ -9,18 +10,25 @@ from conftest import ROOT, run
 # Each faulty submission is the real one with a single method replaced, so that nothing but the fault can
 # be what fails; with nothing replaced it passes.
 GOOD = "from Miniproject_1_real.model import Model as Real\n\nclass Model(Real):\n"
-BAD = {
-    "wrong shape": "    def predict(self, x):\n        return super().predict(x)[:, :, 1:]\n",
-    "values out of range": "    def predict(self, x):\n        return super().predict(x) * 2\n",
-    "nan": "    def predict(self, x):\n        return super().predict(x) * float('nan')\n",
-    "input unchanged": "    def predict(self, x):\n        return x.clone()\n",
+PREDICT = "    def predict(self, x):\n        return "
+TRAIN = "    def train(self, a, b, epochs):\n        "
+BAD = {  # what replaces the method, the tests that must fail, and a part of what they must say
+    "wrong shape": (PREDICT + "super().predict(x)[:, :, 1:]\n", "345", "keep the shape"),
+    "values out of range": (PREDICT + "super().predict(x) * 2\n", "345", "not [0, 255]"),
+    "nan": (PREDICT + "super().predict(x) * float('nan')\n", "345", "NaN"),
+    "input unchanged": (PREDICT + "x.clone()\n", "45", "must beat its input by 3 dB"),
     "diverges": (
-        "    def train(self, a, b, epochs):\n"
-        "        for weight in self.network.parameters():\n"
-        "            weight.data.fill_(float('nan'))\n"
+        TRAIN + "[weight.data.fill_(float('nan')) for weight in self.network.parameters()]\n",
+        "5",
+        "NaN",
     ),
-    "learns nothing": "    def train(self, a, b, epochs):\n        pass\n",
-    "raises": "    def __init__(self):\n        raise RuntimeError('no')\n",
+    "gets worse": (
+        TRAIN + "[weight.data.fill_(9) for weight in self.network.parameters()]\n",
+        "5",
+        "must beat the noisy input",
+    ),
+    "learns nothing": (TRAIN + "pass\n", "5", "must beat the noisy input"),
+    "raises": ("    def __init__(self):\n        raise RuntimeError('no')\n", "2345", "RuntimeError: no"),
 }
 
 
@@ -62,9 +70,11 @@ def test_passes_another_project_and_warns(small, tmp_path):
 
 @pytest.mark.parametrize("fault", BAD)
 def test_fails_a_model_that_breaks_the_contract(small, tmp_path, fault):
-    done = run("test.py", "-d", small, "-p", project(tmp_path, BAD[fault]))
+    body, tests, words = BAD[fault]
+    done = run("test.py", "-d", small, "-p", project(tmp_path, body))
     assert done.returncode == 1, done.stdout
-    assert "FAILED" in done.stderr
+    assert set(re.findall(r"^(?:FAIL|ERROR): test_(\d)", done.stderr, re.MULTILINE)) == set(tests)
+    assert words in done.stderr
 
 
 def test_warns_of_values_in_0_1(small, tmp_path):
@@ -75,7 +85,9 @@ def test_warns_of_values_in_0_1(small, tmp_path):
 
 
 def test_fails_without_the_package(small, tmp_path):
-    assert run("test.py", "-d", small, "-p", tmp_path).returncode == 1
+    done = run("test.py", "-d", small, "-p", tmp_path)
+    assert done.returncode == 1
+    assert "is not PROJECT's" in done.stderr, "another Miniproject_1 was judged instead"
     assert run("test.py", "-d", small, "-p", tmp_path / "nowhere").returncode == 2
 
 
@@ -101,7 +113,22 @@ def test_unusable_data_ends_with_a_message(small, tmp_path, canary, damage):
 def test_makes_its_own_data_where_there_is_none(tmp_path):
     done = run(ROOT / "test.py", "-p", tmp_path, cwd=tmp_path)  # an empty project: only the data count
     assert done.returncode == 1
+    assert "Ran 5 tests" in done.stderr
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
         "train_data.pkl",
         "val_data.pkl",
     ]
+
+
+def test_says_how_to_install_what_its_own_data_needs(tmp_path):
+    script = f"""
+import runpy, sys
+sys.modules["skimage"] = None
+sys.argv = ["test.py"]
+runpy.run_path({str(ROOT / "test.py")!r}, run_name="__main__")
+"""
+    done = run("-c", script, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "python -m pip install scikit-image" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -60,6 +60,19 @@ def test_noise_is_unbiased_for_blocks_that_are_no_whole_number_of_pixels():
     assert ((noisy.mean(0) - views[0][2]).square() / expected).mean().item() == pytest.approx(1, abs=0.15)
 
 
+def test_further_pictures_of_a_photograph_are_other_crops_of_it(tmp_path):
+    # Brightness is the place: the whole width is seen first, three quarters of it or more later.
+    path = tmp_path / "ramp.png"
+    Image.linear_gradient("L").save(path)
+    write_pairs([path], tmp_path, pairs=20, val=0)
+    noisy = load_images(tmp_path / "train_data.pkl")[0].float()
+    ends = [(rows.min().item(), rows.max().item()) for rows in noisy.mean(dim=(1, 3))]
+    spans = [high - low for low, high in ends]
+    assert spans[0] == max(spans)
+    assert min(spans) > 0.7 * spans[0]
+    assert len(set(ends)) > 15
+
+
 @pytest.fixture
 def album(tmp_path):
     """40 photographs of one colour each, two levels deep in three formats, and what is to be skipped."""
@@ -111,6 +124,20 @@ def test_files_that_stand_are_kept_when_it_fails(album, tmp_path, data):
     assert "nowhere is not a folder" in missing.stderr
 
 
+def test_a_failing_disk_leaves_the_files_that_stand(tmp_path, monkeypatch):
+    (tmp_path / "train_data.pkl").write_bytes(b"kept")
+
+    def fail_halfway(content, file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail_halfway)
+    with pytest.raises(OSError, match="No space"):
+        write_pairs(embedded_photographs()[:3], tmp_path, pairs=4, val=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["train_data.pkl"]
+    assert (tmp_path / "train_data.pkl").read_bytes() == b"kept"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -124,6 +151,7 @@ def test_files_that_stand_are_kept_when_it_fails(album, tmp_path, data):
             torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
             torch.zeros(3, 3, 32, 32, dtype=torch.uint8),
         ),
+        (torch.zeros(1, dtype=torch.uint8).expand(10**9, 3, 32, 32),) * 2,
         torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8),
     ],
 )

@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,6 +21,11 @@ import torch
 from torch import Tensor
 
 from .files import atomic_write
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
     from PIL.Image import Image
@@ -58,14 +64,20 @@ def load_images(path: Path) -> tuple[Tensor, Tensor]:
         if not isinstance(part, Tensor):
             raise ValueError(f"{path}: holds a {type(part).__name__}; {expected}")
     first, second = content
-    if (
-        any(part.dtype != torch.uint8 or part.ndim != 4 or part.shape[1] != 3 for part in content)
-        or first.shape != second.shape
-        or first.numel() == 0
-    ):
+    if not all(_holds_images(part) for part in content) or first.shape != second.shape:
         found = " and ".join(f"{tuple(part.shape)} {part.dtype}" for part in content)
         raise ValueError(f"{path}: holds {found}; {expected}")
     return first, second
+
+
+def _holds_images(part: Tensor) -> bool:
+    # A few bytes of file can claim to be any number of pixels: they must really be there.
+    return (
+        (part.layout, part.device.type, part.dtype) == (torch.strided, "cpu", torch.uint8)
+        and part.ndim == 4
+        and part.shape[1] == 3
+        and 0 < part.numel() <= part.untyped_storage().nbytes()
+    )
 
 
 def find_photographs(folder: Path) -> list[Path]:
@@ -124,11 +136,14 @@ def write_pairs(
     bytes. Photographs are split first: none gives both training and validation pictures, and a file
     that repeats another's bytes counts once. The first picture of each photograph is the course's
     own view (centre square, 256×256 where the photograph has that many pixels); further ones are
-    other crops and scales of it. `val=0` writes no validation file.
+    other crops and scales of it. `val=0` takes every photograph for training and leaves
+    `val_data.pkl` alone.
 
     Files that cannot be read or whose shorter side is under 128 pixels are skipped and counted.
-    Raises `ValueError` where too few photographs are left to split.
+    Raises `ValueError` where too few photographs are left to split, `ModuleNotFoundError` without Pillow.
     """
+    if find_spec("PIL") is None:
+        raise ModuleNotFoundError("photographs need Pillow: python -m pip install pillow")
     if pairs < 1 or val < 0:
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
     kinds = list(_in_threads(_inspect, photographs, "checking photographs"))
@@ -259,9 +274,11 @@ def _save(content: tuple[Tensor, Tensor], path: Path) -> None:
 
 
 def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], label: str) -> Iterator[Result]:
-    """`map` over all cores with a progress bar. Pillow and torch work outside the interpreter lock."""
-    from tqdm import tqdm
+    """`map` over all cores, with a progress bar where there is tqdm.
 
+    Threads are enough: Pillow and torch work outside the interpreter's lock.
+    """
     items = list(items)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from tqdm(pool.map(function, items), label, total=len(items), unit="photo")
+        results = pool.map(function, items)
+        yield from tqdm(results, label, total=len(items), unit="photo") if tqdm else results
