@@ -22,11 +22,20 @@ def main() -> int:
         help="validation images (default %(default)s); 0: train on all, write no val_data.pkl",
     )
     pairs.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    pairs.add_argument(
+        "--other-noises",
+        type=float,
+        default=0,
+        metavar="SHARE",
+        help="pairs whose first picture has another noise, for pretrain (default %(default)s)",
+    )
 
     pretrain = commands.add_parser("pretrain", help="make bestmodel.pth again")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     pretrain.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
+    pretrain.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these weights")
     pretrain.add_argument(
         "--out",
         type=Path,
@@ -41,6 +50,19 @@ def main() -> int:
     bench = commands.add_parser("bench", help="speed and memory on this machine")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
 
+    study = commands.add_parser("study", help="compare networks and settings; goes on where it stopped")
+    study.add_argument("names", metavar="NAME", nargs="*", help="path, changes (default all)")
+    study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
+    study.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
+    study.add_argument("--epochs", type=int, default=1, help="default %(default)s")
+    study.add_argument("--seeds", type=int, default=3, help="runs of each setting (default %(default)s)")
+    study.add_argument(
+        "--results",
+        type=Path,
+        default=Path(__file__).parent / "others" / "study" / "results",
+        help="folder of the .jsonl files (default %(default)s)",
+    )
+
     arguments = parser.parse_args()
     try:
         # Imported late: each command needs only its own libraries.
@@ -54,12 +76,20 @@ def main() -> int:
                 pairs=arguments.pairs,
                 val=arguments.val,
                 seed=arguments.seed,
+                other_noises=arguments.other_noises,
             )
             print(written.summary())
         elif arguments.command == "pretrain":
             from .others.pretrain import pretrain
 
-            pretrain(arguments.data, arguments.out, epochs=arguments.epochs, seed=arguments.seed)
+            pretrain(
+                arguments.data,
+                arguments.out,
+                epochs=arguments.epochs,
+                seed=arguments.seed,
+                learning_rate=arguments.learning_rate,
+                start=arguments.start,
+            )
         elif arguments.command == "demo":
             from .others.demo import demo
 
@@ -69,6 +99,17 @@ def main() -> int:
             from .others.bench import bench
 
             bench(arguments.data)
+        elif arguments.command == "study":
+            from .others.study.runs import STUDIES, study
+
+            study(
+                arguments.names or list(STUDIES),
+                arguments.data,
+                pairs=arguments.pairs,
+                epochs=arguments.epochs,
+                seeds=arguments.seeds,
+                results=arguments.results,
+            )
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

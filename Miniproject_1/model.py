@@ -28,6 +28,7 @@ LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
+WARMUP = 0.03  # the part of the training in which the learning rate rises
 ROTATIONS = (0, 3, 5, 6)  # the ways of `dihedral` that predict averages: by 0°, 180° and ±90°
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
 PIXELS_AT_ONCE = 2**16  # ... and batches so that no more pixels than about this are in flight
@@ -58,7 +59,7 @@ class UNet(nn.Module):
     is the noise. Any H and W: inside, they are padded to multiples of `stride`.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (48, 96), blocks: int = 1) -> None:
+    def __init__(self, widths: tuple[int, ...] = (48, 96, 192), blocks: int = 1) -> None:
         super().__init__()
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
@@ -113,6 +114,47 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 # Training
 
 
+def log_mse(guess: Tensor, target: Tensor) -> Tensor:
+    """The mean over images of the logarithm of each one's mean squared error; values in [0, 1].
+
+    PSNR is that logarithm, and what is reported is its mean over images, so every image should count
+    alike. Under the plain mean the few with the strongest noise would count most, and theirs are the
+    gradients that say least. An image's error is summed over so many pixels that the logarithm bends
+    no single one's mean: the clean picture stays the best guess.
+    """
+    # One part in 10⁴, a noise of 40 dB: an image without noise must not count without bound.
+    return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
+
+
+def muon_and_adamw(
+    network: nn.Module, learning_rate: float, muon_factor: float = MUON_FACTOR
+) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the convolutions between the first and the last, AdamW for the rest.
+
+    That is the split that Muon's authors advise. Muon's rate is `muon_factor` times AdamW's.
+    """
+    hidden = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
+    rest = [each for each in network.parameters() if not any(each is weight for weight in hidden)]
+    adamw = torch.optim.AdamW(rest, learning_rate, betas=(0.9, 0.95), weight_decay=0, fused=True)
+    if not hidden:
+        return [adamw]
+    # PyTorch's Muon takes matrices: these share the weights' memory, and get their gradients in time.
+    matrices = [weight.detach().permute(0, 2, 3, 1).view(len(weight), -1) for weight in hidden]
+    muon = torch.optim.Muon(matrices, muon_factor * learning_rate, weight_decay=0)
+
+    def hand_over_gradients(*_) -> None:
+        for matrix, weight in zip(matrices, hidden, strict=True):
+            matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
+
+    muon.register_step_pre_hook(hand_over_gradients)
+    return [muon, adamw]
+
+
+def warmup_cosine(done: float) -> float:
+    """Rise over the first `WARMUP` of the training, then fall as a cosine to 0."""
+    return min(1, done / WARMUP) * (1 + math.cos(math.pi * done)) / 2
+
+
 def fit(
     network: nn.Module,
     noisy_a: Tensor,
@@ -120,72 +162,65 @@ def fit(
     epochs: int,
     *,
     learning_rate: float = LEARNING_RATE,
+    batch_size: int = BATCH_SIZE,
+    loss: Callable[[Tensor, Tensor], Tensor] = log_mse,
+    optimizers: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = muon_and_adamw,
+    schedule: Callable[[float], float] = warmup_cosine,
+    augment: bool = True,
+    swap: bool = True,
+    low_precision: bool = True,
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
     noisy_a, noisy_b: N×3×H×W, two noisy pictures of each scene, values in [0, 255].
-    learning_rate: AdamW's at its highest; Muon's is `MUON_FACTOR` times that. Both rise over the first
-        3 % of the steps and fall as a cosine to 0.
-    after_epoch: called with the number of epochs done and the last one's mean loss, the mean squared
-        error between guess and target, both scaled to [0, 1].
+    learning_rate: handed to `optimizers`, and scaled at each step by `schedule`.
+    loss: of guess and target, both scaled to [0, 1].
+    optimizers: makes them from the network and the learning rate.
+    schedule: the factor of the learning rate, from the part of the training that is done (0 ... 1).
+    augment: turn and mirror the pictures.
+    swap: let the two pictures of a pair change places. Not for pairs where only the second one's
+        noise has zero mean.
+    low_precision: bfloat16 and the channels-last layout, on devices that compute faster so.
+    after_epoch: called with the number of epochs done and the last one's mean loss.
     """
     device = next(network.parameters()).device
-    network.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if low_precision else torch.contiguous_format
+    network.to(memory_format=layout)
     # The whole data set moves once, uint8 as uint8: after this, no step touches the host's memory.
     noisy_a, noisy_b = _to_device(noisy_a, device), _to_device(noisy_b, device)
-    batches_an_epoch = math.ceil(len(noisy_a) / BATCH_SIZE)
-    steps = epochs * batches_an_epoch
-    warmup = max(1, round(0.03 * steps))
-
-    def schedule(step: int) -> float:
-        return min(1, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
-
-    # Muon (Jordan et al. 2024) for the convolutions between the first and the last, AdamW for all the
-    # rest, as Muon's authors advise. PyTorch's Muon takes matrices: these share the weights' memory.
-    hidden = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
-    matrices = [weight.detach().permute(0, 2, 3, 1).view(len(weight), -1) for weight in hidden]
-    others = [each for each in network.parameters() if not any(each is weight for weight in hidden)]
-    optimizers = [
-        torch.optim.Muon(matrices, MUON_FACTOR * learning_rate, weight_decay=0),
-        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.95), weight_decay=0),
-    ]
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(each, schedule) for each in optimizers]
+    step, steps = 0, epochs * math.ceil(len(noisy_a) / batch_size)
+    descents = optimizers(network, learning_rate)
+    peaks = [(group, group["lr"]) for each in descents for group in each.param_groups]
 
     for epoch in range(1, epochs + 1):
         start, total = time.perf_counter(), torch.zeros((), device=device)
-        batches = torch.randperm(len(noisy_a), device=device).split(BATCH_SIZE)
+        batches = torch.randperm(len(noisy_a), device=device).split(batch_size)
         label = f"epoch {epoch}/{epochs}"
         for batch in tqdm(batches, label, unit="batch") if tqdm else batches:
-            source, target = _augment(noisy_a[batch], noisy_b[batch])
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16(device)):
+            a, b = noisy_a[batch], noisy_b[batch]
+            if swap:
+                swapped = torch.rand(len(a), 1, 1, 1, device=device) < 0.5
+                a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
+            # One way for the whole batch, drawn on the host: the device need not be waited for.
+            way = int(torch.randint(8, ())) if augment else 0
+            source, target = (dihedral(x, way).float().contiguous(memory_format=layout) for x in (a, b))
+            with torch.autocast(device.type, torch.bfloat16, enabled=low_precision and bfloat16(device)):
                 guess = network(source)
-            error = F.mse_loss(guess / 255, target / 255)
+            error = loss(guess / 255, target / 255)
             error.backward()
-            for matrix, weight in zip(matrices, hidden, strict=True):
-                matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
-            for each in (*optimizers, *schedulers):
+            for group, peak in peaks:
+                group["lr"] = peak * schedule((step + 0.5) / steps)
+            for each in descents:
                 each.step()
             network.zero_grad()
             total += error.detach() * len(batch)
+            step += 1
         mean_loss = (total / len(noisy_a)).item()
         if tqdm is None:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
         if after_epoch:
             after_epoch(epoch, mean_loss)
-
-
-def _augment(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Swap the two pictures of some pairs, and turn or mirror the whole batch one of the eight ways.
-
-    Returns `float32` in the channels-last layout, which convolutions on every device prefer.
-    """
-    swap = torch.rand(len(a), 1, 1, 1, device=a.device) < 0.5
-    way = int(torch.randint(8, ()))  # drawn on the host: the device need not be waited for
-    return tuple(
-        dihedral(x, way).to(torch.float32).contiguous(memory_format=torch.channels_last)
-        for x in (torch.where(swap, b, a), torch.where(swap, a, b))
-    )
 
 
 def dihedral(images: Tensor, way: int) -> Tensor:
@@ -198,6 +233,15 @@ def inverse_dihedral(images: Tensor, way: int) -> Tensor:
     """Undo `dihedral(images, way)`."""
     images = images.transpose(-2, -1) if way & 4 else images
     return images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
+
+
+def self_ensemble(network: nn.Module, images: Tensor, ways: tuple[int, ...]) -> Tensor:
+    """The mean of the network's answers to these ways of turning and mirroring the images."""
+    total = torch.zeros_like(images)
+    for way in ways:
+        turned = dihedral(images, way).contiguous(memory_format=torch.channels_last)
+        total += inverse_dihedral(network(turned), way)
+    return total / len(ways)
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
@@ -330,12 +374,9 @@ class Model:
         # Padded before they are turned: every rotation then sees the same picture, cut at the same
         # places, and so does a tile of a larger one.
         padded = pad(images.to(self.device, torch.float32), self.network.stride)
-        denoised = torch.zeros_like(padded)
         with _exact_float32(self.device):
-            for way in ROTATIONS:
-                turned = dihedral(padded, way).contiguous(memory_format=torch.channels_last)
-                denoised += inverse_dihedral(self.network(turned), way)
-        return (denoised[:, :, : images.shape[2], : images.shape[3]] / len(ROTATIONS)).clamp(0, 255)
+            denoised = self_ensemble(self.network, padded, ROTATIONS)
+        return denoised[:, :, : images.shape[2], : images.shape[3]].clamp(0, 255)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .files import atomic_write
+from .noises import gaussian, poisson, salt_and_pepper
 
 try:
     from tqdm import tqdm
@@ -128,7 +129,13 @@ class Written(NamedTuple):
 
 
 def write_pairs(
-    photographs: list[Path], out: Path, *, pairs: int = 50_000, val: int = 1_000, seed: int = 0
+    photographs: list[Path],
+    out: Path,
+    *,
+    pairs: int = 50_000,
+    val: int = 1_000,
+    seed: int = 0,
+    other_noises: float = 0,
 ) -> Written:
     """Write `out/train_data.pkl` (noisy pairs) and `out/val_data.pkl` (noisy, clean) from photographs.
 
@@ -139,6 +146,11 @@ def write_pairs(
     other crops and scales of it. `val=0` takes every photograph for training and leaves
     `val_data.pkl` alone.
 
+    other_noises: share of the pairs whose first picture has another noise than the course's: blocks of
+        1×1 to 6×6 pixels, Gaussian (σ up to 60), Poisson (10 to 100 counts) or salt and pepper (up to
+        20 %). The second picture always has the course's noise, whose mean is zero: an input may carry
+        any noise, a target may not. So such pairs must not be swapped.
+
     Files that cannot be read or whose shorter side is under 128 pixels are skipped and counted.
     Raises `ValueError` where too few photographs are left to split, `ModuleNotFoundError` without Pillow.
     """
@@ -146,6 +158,8 @@ def write_pairs(
         raise ModuleNotFoundError("photographs need Pillow: python -m pip install pillow")
     if pairs < 1 or val < 0:
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
+    if not 0 <= other_noises <= 1:
+        raise ValueError(f"other noises must be a share, 0 ... 1, got {other_noises}")
     kinds = list(_in_threads(_inspect, photographs, "checking photographs"))
     usable, seen = [], set()
     for path, kind in zip(photographs, kinds, strict=True):
@@ -165,7 +179,7 @@ def write_pairs(
     held_out = min(val, max(1, len(usable) // 4))
     train_photographs = usable[held_out:]
     noisy, _, clean = _draw(usable[:held_out], val, f"{seed} val", "val_data.pkl")
-    noisy_a, noisy_b, _ = _draw(train_photographs, pairs, f"{seed} train", "train_data.pkl")
+    noisy_a, noisy_b, _ = _draw(train_photographs, pairs, f"{seed} train", "train_data.pkl", other_noises)
     # Only now, one right after the other: the old half of a split must not stand beside a new one.
     _save((noisy_a, noisy_b), out / "train_data.pkl")
     if val:
@@ -223,7 +237,9 @@ def _inspect(path: Path) -> str:
     return "too small" if min(image.size) < SMALLEST else fingerprint
 
 
-def _draw(photographs: list[Path], count: int, seed: str, label: str) -> tuple[Tensor, ...]:
+def _draw(
+    photographs: list[Path], count: int, seed: str, label: str, other_noises: float = 0
+) -> tuple[Tensor, ...]:
     """`count` pictures shared evenly among the photographs: (noisy_a, noisy_b, clean)."""
     images = tuple(torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(3))
     photographs = photographs[:count]
@@ -237,12 +253,28 @@ def _draw(photographs: list[Path], count: int, seed: str, label: str) -> tuple[T
             view = centre_square(photograph) if index == first else _random_square(photograph, rng)
             reduced = min(view.size[0], SIZE * COURSE_BLOCK)
             view = view.resize((reduced, reduced))
-            for image, made in zip(images, noisy_views(view, SIZE, generator), strict=True):
+            noisy_a, noisy_b, clean = noisy_views(view, SIZE, generator)
+            if other_noises and rng.random() < other_noises:
+                noisy_a = _other_noise(view, clean, rng, generator)
+            for image, made in zip(images, (noisy_a, noisy_b, clean), strict=True):
                 image[index] = made
 
     for _ in _in_threads(fill, range(len(photographs)), label):
         pass
     return images
+
+
+def _other_noise(view: Image, clean: Tensor, rng: random.Random, generator: torch.Generator) -> Tensor:
+    """The clean picture under one of the other noises, at any strength."""
+    kind, strength = rng.randrange(4), rng.random()
+    if kind == 0:
+        side = SIZE * rng.randint(1, 6)  # a smaller photograph is what smaller blocks are made of
+        return noisy_views(view.resize((side, side)), SIZE, generator)[0]
+    if kind == 1:
+        return gaussian(clean, 60 * strength, generator)
+    if kind == 2:
+        return poisson(clean, 10 ** (1 + strength), generator)
+    return salt_and_pepper(clean, 0.2 * strength, generator, whole_pixels=rng.random() < 0.5)
 
 
 def centre_square(photograph: Image) -> Image:

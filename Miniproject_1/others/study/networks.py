@@ -1,0 +1,96 @@
+"""The other networks of the study. All take and return N×3×H×W with values in [0, 255], as `UNet` does."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ...model import ResidualBlock, UNet
+
+
+class AppendixUNet(nn.Module):
+    """The U-Net of the Noise2Noise paper's appendix (Lehtinen et al. 2018, arXiv 1803.04189, table 2).
+
+    3×3 convolutions with ReLU, the last one linear; 2×2 max-pooling on the way down; on the way up
+    nearest-neighbour doubling and the encoder's picture of that size concatenated. H and W must be
+    multiples of 2 to the power of `levels`. Five levels have 991,203 parameters.
+    """
+
+    def __init__(self, levels: int = 5) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([_convolutions(3, 48, 48)])
+        self.encoder += [_convolutions(48, 48) for _ in range(levels - 1)]
+        self.bottom = _convolutions(48, 48)
+        # Each level of the decoder gets what comes from below beside what its encoder was given.
+        self.decoder = nn.ModuleList([_convolutions(96 + 3, 64, 32)])
+        self.decoder += [_convolutions(96 + 48, 96, 96) for _ in range(levels - 2)]
+        self.decoder += [_convolutions(48 + 48, 96, 96)]
+        self.tail = nn.Conv2d(32, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images / 255 - 0.5
+        skips = []
+        for encode in self.encoder:
+            skips.append(x)
+            x = F.max_pool2d(encode(x), 2)
+        x = self.bottom(x)
+        for skip, decode in reversed(list(zip(skips, self.decoder, strict=True))):
+            x = decode(torch.cat([F.interpolate(x, scale_factor=2), skip], 1))
+        return (self.tail(x).to(images.dtype) + 0.5) * 255
+
+
+def _convolutions(*channels: int) -> nn.Sequential:
+    """3×3 convolutions through these numbers of channels, a ReLU after each."""
+    layers = nn.Sequential()
+    for before, after in pairwise(channels):
+        layers += nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True))
+    return layers
+
+
+def plain_unet() -> UNet:
+    """`UNet` with conv, ReLU, conv, ReLU in the place of each residual block: the same convolutions."""
+    network = UNet()
+    for stage in (*network.encoder, network.bottom, *network.decoder):
+        for index, block in enumerate(stage):
+            stage[index] = nn.Sequential(block.conv1, nn.ReLU(), block.conv2, nn.ReLU())
+    return network
+
+
+def normalised_unet() -> UNet:
+    """`UNet` with a batch normalisation after the first convolution of each residual block."""
+    network = UNet()
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            block.conv1 = nn.Sequential(block.conv1, nn.BatchNorm2d(block.conv1.out_channels))
+    return network
+
+
+class ResidualCNN(nn.Module):
+    """A plain stack of 3×3 convolutions at full size; its output is added to the input."""
+
+    def __init__(self, layers: int = 8, width: int = 64) -> None:
+        super().__init__()
+        self.body = _convolutions(3, *[width] * (layers - 1))
+        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 255 * self.tail(self.body(images / 255 - 0.5)).to(images.dtype)
+
+
+class Averaged(nn.Module):
+    """A `UNet` that trains as it is and answers, in evaluation, with an exponential mean of its weights."""
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__()
+        self.network = UNet()
+        self.mean = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.mean.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return self.mean(images)
+        self.mean.update_parameters(self.network)
+        return self.network(images)

@@ -1,0 +1,168 @@
+"""The study: tables of settings, each run through the one training loop, over several seeds."""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...model import ROTATIONS, Model, UNet, fit, muon_and_adamw, self_ensemble
+from ..files import atomic_write
+from ..machine import describe_machine
+from ..pairs import load_images
+from ..psnr import psnr
+from .networks import AppendixUNet, Averaged, ResidualCNN, normalised_unet, plain_unet
+
+
+class Setting(NamedTuple):
+    """One line of a study: a network, and what `fit` is told."""
+
+    network: Callable[[], nn.Module] = UNet
+    options: dict[str, Any] = {}  # noqa: RUF012, never changed
+    part: float = 1  # of the pairs, each used so much more often
+
+
+def adam(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    return [torch.optim.Adam(network.parameters(), learning_rate)]
+
+
+def adamw(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    return [torch.optim.AdamW(network.parameters(), learning_rate, betas=(0.9, 0.95), weight_decay=0)]
+
+
+# How the original report trained: Adam 1e-3 throughout, the plain mean squared error, float32.
+ORIGINAL = {
+    "learning_rate": 1e-3,
+    "batch_size": 100,
+    "loss": F.mse_loss,
+    "optimizers": adam,
+    "schedule": lambda done: 1,
+    "augment": False,
+    "swap": False,
+    "low_precision": False,
+}
+LOW_PRECISION = ORIGINAL | {"low_precision": True}
+COSINE = {"loss": F.mse_loss, "optimizers": adamw, "augment": False, "swap": False}
+AUGMENTED = {"loss": F.mse_loss, "optimizers": adamw}
+
+STUDIES: dict[str, dict[str, Setting]] = {
+    # From the original way to this project's, one step a line.
+    "path": {
+        "original": Setting(AppendixUNet, ORIGINAL),
+        "bfloat16, channels-last": Setting(AppendixUNet, LOW_PRECISION),
+        "batch 64, AdamW 2e-3, cosine": Setting(AppendixUNet, COSINE),
+        "turned, mirrored, swapped": Setting(AppendixUNet, AUGMENTED),
+        "residual U-Net": Setting(UNet, AUGMENTED),
+        "Muon": Setting(UNet, {"loss": F.mse_loss}),
+        "logarithmic loss": Setting(),
+    },
+    # This project's way but for one change a line.
+    "changes": {
+        "none": Setting(),
+        "widths 48, 96": Setting(partial(UNet, (48, 96))),
+        "widths 64, 128": Setting(partial(UNet, (64, 128))),
+        "widths 48, 128": Setting(partial(UNet, (48, 128))),
+        "widths 48, 96, 192": Setting(partial(UNet, (48, 96, 192))),
+        "widths 48, 96, two blocks": Setting(partial(UNet, (48, 96), 2)),
+        "no residual blocks": Setting(plain_unet),
+        "batch normalisation": Setting(normalised_unet),
+        "plain residual CNN, 8 layers": Setting(ResidualCNN),
+        "weights averaged (0.999)": Setting(Averaged),
+        "AdamW throughout": Setting(options={"optimizers": adamw}),
+        "Muon × 2.5": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=2.5)}),
+        "Muon × 10": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=10)}),
+        "learning rate 1e-3": Setting(options={"learning_rate": 1e-3}),
+        "learning rate 4e-3": Setting(options={"learning_rate": 4e-3}),
+        "batch 32": Setting(options={"batch_size": 32}),
+        "batch 128": Setting(options={"batch_size": 128}),
+        "mean squared error": Setting(options={"loss": F.mse_loss}),
+        "not turned or mirrored": Setting(options={"augment": False}),
+        "not swapped": Setting(options={"swap": False}),
+        "a quarter of the pairs, four times": Setting(part=0.25),
+    },
+}
+
+
+def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, results: Path) -> None:
+    """Run what is missing of the named studies, and print and keep the results.
+
+    Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
+    asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
+    four rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
+    there is not run again.
+    Raises `ValueError` for a name that is none.
+    """
+    for name in names:
+        if name not in STUDIES:
+            raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
+    noisy_a, noisy_b = load_images(data / "train_data.pkl")
+    if len(noisy_a) < pairs:
+        raise ValueError(f"{data / 'train_data.pkl'}: holds {len(noisy_a):,} pairs, expected {pairs:,}")
+    train_data = noisy_a[:pairs], noisy_b[:pairs]
+    val_data = load_images(data / "val_data.pkl")
+    for name in names:
+        path = results / f"{name}.jsonl"
+        runs = [(seed, label) for seed in range(seeds) for label in STUDIES[name]]
+        for seed, label in runs:
+            asked = {"study": name, "setting": label, "seed": seed, "pairs": pairs, "epochs": epochs}
+            lines = path.read_text().splitlines() if path.exists() else []
+            if any(asked.items() <= json.loads(line).items() for line in lines):
+                continue
+            result = asked | run(STUDIES[name][label], train_data, val_data, epochs, seed)
+            with atomic_write(path) as file:
+                file.write("".join(f"{line}\n" for line in [*lines, json.dumps(result)]).encode())
+            print(
+                f"{name}: {label}, seed {seed}: {result['psnr'][-1]:.3f} dB, with rotations "
+                f"{result['psnr_rotations']:.3f}, {result['seconds'][-1]:.0f} s",
+                flush=True,
+            )
+
+
+def run(
+    setting: Setting,
+    train_data: tuple[Tensor, Tensor],
+    val_data: tuple[Tensor, Tensor],
+    epochs: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Train one setting from scratch; what was measured, as `study` says."""
+    torch.manual_seed(seed)
+    device = Model().device
+    network = setting.network().to(device)
+    kept = round(len(train_data[0]) * setting.part)
+    scores, seconds, scoring, start = [], [], 0.0, time.perf_counter()
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        nonlocal scoring
+        now = time.perf_counter()
+        seconds.append(round(now - start - scoring, 1))
+        scores.append(round(mean_psnr(network, *val_data), 4))
+        scoring += time.perf_counter() - now
+
+    noisy_a, noisy_b = (part[:kept] for part in train_data)
+    fit(network, noisy_a, noisy_b, round(epochs / setting.part), after_epoch=after_epoch, **setting.options)
+    return {
+        "parameters": sum(each.numel() for each in network.parameters()),
+        "psnr": scores,
+        "psnr_rotations": round(mean_psnr(network, *val_data, ways=ROTATIONS), 4),
+        "seconds": seconds,
+        "machine": describe_machine(device),
+    }
+
+
+@torch.no_grad()
+def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, ways: tuple[int, ...] = (0,)) -> float:
+    """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands."""
+    device = next(network.parameters()).device
+    network.eval()
+    scores = [
+        psnr(self_ensemble(network, images.to(device, torch.float32), ways).clamp(0, 255).cpu(), target)
+        for images, target in zip(noisy.split(100), clean.split(100), strict=True)
+    ]
+    network.train()
+    return torch.cat(scores).mean().item()
