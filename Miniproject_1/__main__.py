@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "others" / "study" / "results"
 DATA_HELP = "folder with the course's train_data.pkl and val_data.pkl"
 
 
@@ -43,12 +44,25 @@ def main() -> int:
         help="file for the weights (default %(default)s)",
     )
 
+    evaluate = commands.add_parser("evaluate", help="PSNR under the course's noise and others")
+    evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    evaluate.add_argument(
+        "--photos",
+        type=Path,
+        help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
+        "holds out",
+    )
+    evaluate.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    evaluate.add_argument("--out", type=Path, help="file for the numbers, as JSON")
+
     demo = commands.add_parser("demo", help="a before/after picture of real photographs")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
 
     bench = commands.add_parser("bench", help="speed and memory on this machine")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
+    bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
 
     study = commands.add_parser("study", help="compare networks and settings; goes on where it stopped")
     study.add_argument("names", metavar="NAME", nargs="*", help="path, changes (default all)")
@@ -59,7 +73,7 @@ def main() -> int:
     study.add_argument(
         "--results",
         type=Path,
-        default=Path(__file__).parent / "others" / "study" / "results",
+        default=RESULTS,
         help="folder of the .jsonl files (default %(default)s)",
     )
 
@@ -90,6 +104,15 @@ def main() -> int:
                 learning_rate=arguments.learning_rate,
                 start=arguments.start,
             )
+        elif arguments.command == "evaluate":
+            from .others.evaluate import evaluate
+            from .others.pairs import find_photographs, split_photographs
+
+            photographs = []
+            if arguments.photos:
+                found = find_photographs(arguments.photos)
+                photographs = split_photographs(found, val=arguments.val, seed=arguments.seed)[1]
+            evaluate(arguments.data, photographs, arguments.out, seed=arguments.seed)
         elif arguments.command == "demo":
             from .others.demo import demo
 
@@ -98,7 +121,7 @@ def main() -> int:
         elif arguments.command == "bench":
             from .others.bench import bench
 
-            bench(arguments.data)
+            bench(arguments.data, arguments.out)
         elif arguments.command == "study":
             from .others.study.runs import STUDIES, study
 

@@ -160,6 +160,23 @@ def write_pairs(
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
     if not 0 <= other_noises <= 1:
         raise ValueError(f"other noises must be a share, 0 ... 1, got {other_noises}")
+    train, held_out, skipped = split_photographs(photographs, val=val, seed=seed)
+    noisy, _, clean = _draw(held_out, val, f"{seed} val", "val_data.pkl")
+    noisy_a, noisy_b, _ = _draw(train, pairs, f"{seed} train", "train_data.pkl", other_noises)
+    # Only now, one right after the other: the old half of a split must not stand beside a new one.
+    _save((noisy_a, noisy_b), out / "train_data.pkl")
+    if val:
+        _save((noisy, clean), out / "val_data.pkl")
+    return Written(pairs, min(pairs, len(train)), val, len(held_out), **skipped)
+
+
+def split_photographs(
+    photographs: list[Path], *, val: int, seed: int
+) -> tuple[list[Path], list[Path], dict[str, int]]:
+    """(photographs to train on, photographs held out for `val` pictures, how many were skipped and why).
+
+    The same photographs, `val` and `seed` give the same split. Raises `ValueError` where too few are left.
+    """
     kinds = list(_in_threads(_inspect, photographs, "checking photographs"))
     usable, seen = [], set()
     for path, kind in zip(photographs, kinds, strict=True):
@@ -177,22 +194,9 @@ def write_pairs(
     random.Random(seed).shuffle(usable)
     # One validation picture a photograph where there are many, a quarter of them where there are few.
     held_out = min(val, max(1, len(usable) // 4))
-    train_photographs = usable[held_out:]
-    noisy, _, clean = _draw(usable[:held_out], val, f"{seed} val", "val_data.pkl")
-    noisy_a, noisy_b, _ = _draw(train_photographs, pairs, f"{seed} train", "train_data.pkl", other_noises)
-    # Only now, one right after the other: the old half of a split must not stand beside a new one.
-    _save((noisy_a, noisy_b), out / "train_data.pkl")
-    if val:
-        _save((noisy, clean), out / "val_data.pkl")
-    return Written(
-        pairs,
-        min(pairs, len(train_photographs)),
-        val,
-        held_out,
-        unreadable,
-        too_small,
-        len(photographs) - unreadable - too_small - len(usable),
-    )
+    duplicates = len(photographs) - unreadable - too_small - len(usable)
+    skipped = {"unreadable": unreadable, "too_small": too_small, "duplicates": duplicates}
+    return usable[held_out:], usable[:held_out], skipped
 
 
 def noisy_views(photograph: Image, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,10 @@
 """The study: tables of settings, each run through the one training loop, over several seeds."""
 
 import json
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,8 +131,12 @@ def run(
     val_data: tuple[Tensor, Tensor],
     epochs: int,
     seed: int,
+    target: float = math.inf,
 ) -> dict[str, Any]:
-    """Train one setting from scratch; what was measured, as `study` says."""
+    """Train one setting from scratch; what was measured, as `study` says.
+
+    It ends early after the first epoch whose PSNR passes `target`.
+    """
     torch.manual_seed(seed)
     device = Model().device
     network = setting.network().to(device)
@@ -143,9 +149,13 @@ def run(
         seconds.append(round(now - start - scoring, 1))
         scores.append(round(mean_psnr(network, *val_data), 4))
         scoring += time.perf_counter() - now
+        if scores[-1] > target:
+            raise _TargetPassed
 
     noisy_a, noisy_b = (part[:kept] for part in train_data)
-    fit(network, noisy_a, noisy_b, round(epochs / setting.part), after_epoch=after_epoch, **setting.options)
+    times = round(epochs / setting.part)
+    with suppress(_TargetPassed):
+        fit(network, noisy_a, noisy_b, times, after_epoch=after_epoch, **setting.options)
     return {
         "parameters": sum(each.numel() for each in network.parameters()),
         "psnr": scores,
@@ -153,6 +163,10 @@ def run(
         "seconds": seconds,
         "machine": describe_machine(device),
     }
+
+
+class _TargetPassed(Exception):
+    """Ends a training that has shown what it was to show."""
 
 
 @torch.no_grad()

@@ -1,0 +1,69 @@
+"""How well `bestmodel.pth` denoises: the course's noise, and others that it may meet."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..model import Model
+from .files import atomic_write
+from .machine import describe_machine
+from .noises import gaussian, poisson, salt_and_pepper
+from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
+from .psnr import psnr
+
+
+def evaluate(data: Path, photographs: list[Path], out: Path | None, *, seed: int) -> None:
+    """Print the mean PSNR in dB, noisy and denoised, for each noise, and write it to `out` as JSON.
+
+    The course's noise is that of `data/val_data.pkl`; Gaussian, Poisson and salt and pepper are put on
+    its clean images. Blocks of other sizes need `photographs` and are left out without any.
+    """
+    noisy, clean = load_images(data / "val_data.pkl")
+    model = Model()
+    model.load_pretrained_model()
+    generator = torch.Generator().manual_seed(seed)
+    cases = {
+        "the course's, blocks of 8×8": (noisy, clean),
+        **{f"Gaussian, σ {sigma}": (gaussian(clean, sigma, generator), clean) for sigma in (10, 25, 50)},
+        "Poisson, 30 counts": (poisson(clean, 30, generator), clean),
+        "salt and pepper, 10 %": (salt_and_pepper(clean, 0.1, generator), clean),
+    }
+    if photographs:
+        for block in (2, 4, 16):
+            cases[f"blocks of {block}×{block}"] = blocks(photographs, block, generator)
+    rows = {}
+    print(f"{'mean PSNR in dB':30s} images   noisy  denoised")
+    for name, (images, targets) in cases.items():
+        before, after = (psnr(each, targets).mean().item() for each in (images, model.predict(images)))
+        rows[name] = {"images": len(images), "noisy": round(before, 3), "denoised": round(after, 3)}
+        print(f"{name:30s} {len(images):6,} {before:7.2f} {after:9.2f}", flush=True)
+    others = [row["denoised"] for row in list(rows.values())[1:]]
+    print(f"{f'mean of the {len(others)} others':45s} {sum(others) / len(others):9.2f}")
+    if out:
+        result = {"machine": describe_machine(model.device), "seed": seed, "psnr": rows}
+        with atomic_write(out) as file:
+            file.write(json.dumps(result, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def blocks(photographs: list[Path], block: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The photographs under the course's noise with blocks of this many pixels a side: noisy, clean.
+
+    A photograph's centre square is reduced until 32×32 blocks cover it; where it is too small for that,
+    it stays as it is, and fewer blocks make a smaller picture. All are cut to the smallest one's size.
+    """
+    views = []
+    for path in photographs:
+        square = centre_square(open_photograph(path))
+        side = min(SIZE, square.size[0] // block) * block
+        smaller = square.resize((side, side)) if side == SIZE * block else square.crop((0, 0, side, side))
+        noisy, _, clean = noisy_views(smaller, side // block, generator)
+        views.append((noisy, clean))
+    size = min(clean.shape[-1] for _, clean in views)
+    noisy, clean = zip(*views, strict=True)
+    return _stack(noisy, size), _stack(clean, size)
+
+
+def _stack(images: tuple[Tensor, ...], size: int) -> Tensor:
+    return torch.stack([image[:, :size, :size] for image in images])
