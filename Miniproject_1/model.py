@@ -10,10 +10,11 @@ Images are N×3×H×W with values in [0, 255] at every public door.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
+CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 ROTATIONS = (0, 3, 5, 6)  # the ways of `dihedral` that predict averages: by 0°, 180° and ±90°
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
@@ -155,10 +157,17 @@ def warmup_cosine(done: float) -> float:
     return min(1, done / WARMUP) * (1 + math.cos(math.pi * done)) / 2
 
 
-def fit(
+class Progress(NamedTuple):
+    """Where a training stands."""
+
+    epoch: int  # 1 ... epochs
+    loss: float | None  # the epoch's mean loss once it is done; None after each of its steps
+    state: Callable[[], dict[str, Any]]  # returns all that it takes to go on from here
+
+
+def training(
     network: nn.Module,
-    noisy_a: Tensor,
-    noisy_b: Tensor,
+    shards: Sequence[tuple[Tensor, Tensor]],
     epochs: int,
     *,
     learning_rate: float = LEARNING_RATE,
@@ -169,11 +178,15 @@ def fit(
     augment: bool = True,
     swap: bool = True,
     low_precision: bool = True,
-    after_epoch: Callable[[int, float], None] | None = None,
-) -> None:
+    state: dict[str, Any] | None = None,
+) -> Iterator[Progress]:
     """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
-    noisy_a, noisy_b: N×3×H×W, two noisy pictures of each scene, values in [0, 255].
+    A generator: it works while it is asked for the next `Progress`, one after each step and one at each
+    epoch's end, and can be left at any of them.
+
+    shards: one or more of (noisy_a, noisy_b), each N×3×H×W, two noisy pictures of each scene, values in
+        [0, 255]. One at a time is on the device.
     learning_rate: handed to `optimizers`, and scaled at each step by `schedule`.
     loss: of guess and target, both scaled to [0, 1].
     optimizers: makes them from the network and the learning rate.
@@ -182,45 +195,105 @@ def fit(
     swap: let the two pictures of a pair change places. Not for pairs where only the second one's
         noise has zero mean.
     low_precision: bfloat16 and the channels-last layout, on devices that compute faster so.
-    after_epoch: called with the number of epochs done and the last one's mean loss.
+    state: from a `Progress` of the same training, to go on from there as if it had never stopped.
+
+    Raises `FloatingPointError` when the loss or a weight becomes NaN or infinite; the network then has
+    the weights that were last seen to be good, `CHECK_EVERY` steps before at most.
     """
     device = next(network.parameters()).device
     layout = torch.channels_last if low_precision else torch.contiguous_format
     network.to(memory_format=layout)
-    # The whole data set moves once, uint8 as uint8: after this, no step touches the host's memory.
-    noisy_a, noisy_b = _to_device(noisy_a, device), _to_device(noisy_b, device)
-    step, steps = 0, epochs * math.ceil(len(noisy_a) / batch_size)
     descents = optimizers(network, learning_rate)
-    peaks = [(group, group["lr"]) for each in descents for group in each.param_groups]
+    for group in _groups(descents):
+        group["initial_lr"] = group["lr"]
+    step, seed = 0, int(torch.randint(2**48, ()))
+    if state:
+        step, seed = state["step"], state["seed"]
+        network.load_state_dict(state["network"])
+        for each, saved in zip(descents, state["optimizers"], strict=True):
+            each.load_state_dict(saved)
 
-    for epoch in range(1, epochs + 1):
-        start, total = time.perf_counter(), torch.zeros((), device=device)
-        batches = torch.randperm(len(noisy_a), device=device).split(batch_size)
-        label = f"epoch {epoch}/{epochs}"
-        for batch in tqdm(batches, label, unit="batch") if tqdm else batches:
-            a, b = noisy_a[batch], noisy_b[batch]
-            if swap:
-                swapped = torch.rand(len(a), 1, 1, 1, device=device) < 0.5
-                a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
-            # One way for the whole batch, drawn on the host: the device need not be waited for.
-            way = int(torch.randint(8, ())) if augment else 0
-            source, target = (dihedral(x, way).float().contiguous(memory_format=layout) for x in (a, b))
-            with torch.autocast(device.type, torch.bfloat16, enabled=low_precision and bfloat16(device)):
+    def now() -> dict[str, Any]:
+        saved = [each.state_dict() for each in descents]
+        return {"step": step, "seed": seed, "network": network.state_dict(), "optimizers": saved}
+
+    batches = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
+    steps = epochs * batches
+    good = _copy(network)
+    for epoch in range(step // batches + 1, epochs + 1):
+        label, start, losses, unchecked = f"epoch {epoch}/{epochs}", time.perf_counter(), [], []
+        pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
+        pairs = islice(pairs, step % batches, None)
+        for a, b in tqdm(pairs, label, batches, initial=step % batches, unit="batch") if tqdm else pairs:
+            source, target = (x.contiguous(memory_format=layout) for x in (a, b))
+            with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
                 guess = network(source)
             error = loss(guess / 255, target / 255)
             error.backward()
-            for group, peak in peaks:
-                group["lr"] = peak * schedule((step + 0.5) / steps)
+            for group in _groups(descents):
+                group["lr"] = group["initial_lr"] * schedule((step + 0.5) / steps)
             for each in descents:
                 each.step()
             network.zero_grad()
-            total += error.detach() * len(batch)
             step += 1
-        mean_loss = (total / len(noisy_a)).item()
+            unchecked.append(error.detach())
+            if len(unchecked) == CHECK_EVERY or step % batches == 0:
+                recent = torch.stack(unchecked).tolist()  # the device is waited for only here
+                bad = [i for i, each in enumerate(recent, step - len(recent) + 1) if not math.isfinite(each)]
+                bad += [] if _finite(network) else [step]
+                if bad:
+                    network.load_state_dict(good)
+                    rate = learning_rate * schedule((bad[0] - 0.5) / steps)
+                    raise FloatingPointError(
+                        f"the loss became NaN or infinite at step {bad[0]} of {steps}, at a learning rate of "
+                        f"{rate:.3g}; the weights are those of step {step - len(recent)}"
+                    )
+                good = _copy(network)
+                losses += recent
+                unchecked = []
+            yield Progress(epoch, None, now)
+        mean_loss = sum(losses) / len(losses)
         if tqdm is None:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
-        if after_epoch:
-            after_epoch(epoch, mean_loss)
+        yield Progress(epoch, mean_loss, now)
+
+
+def _batches(
+    shards: Sequence[tuple[Tensor, Tensor]],
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    *,
+    augment: bool,
+    swap: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch, `float32`: each shard in turn, shuffled. The same seed draws the same."""
+    on_device, on_host = (torch.Generator(where).manual_seed(seed) for where in (device, "cpu"))
+    for index in torch.randperm(len(shards), generator=on_host).tolist():
+        # A shard moves to the device at once, uint8 as uint8: no step touches the host's memory.
+        noisy_a, noisy_b = (_to_device(part, device) for part in shards[index])
+        for batch in torch.randperm(len(noisy_a), generator=on_device, device=device).split(batch_size):
+            a, b = noisy_a[batch], noisy_b[batch]
+            if swap:
+                swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=device) < 0.5
+                a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
+            if augment:  # one way for the whole batch, drawn on the host: the device is not waited for
+                way = int(torch.randint(8, (), generator=on_host))
+                a, b = dihedral(a, way), dihedral(b, way)
+            yield a.float(), b.float()
+        del noisy_a, noisy_b  # before the next shard is read
+
+
+def _groups(descents: list[torch.optim.Optimizer]) -> Iterator[dict[str, Any]]:
+    return (group for each in descents for group in each.param_groups)
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(each.isfinite().all() for each in network.parameters())
 
 
 def dihedral(images: Tensor, way: int) -> Tensor:
@@ -315,7 +388,9 @@ class Model:
         num_epochs: the course's own spelling of `epochs`, which it replaces.
         after_epoch: called with the number of epochs done and the last one's mean training loss.
 
-        The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU.
+        The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU. Interrupted,
+        or stopped by the `FloatingPointError` that a loss without bounds raises, it leaves the weights
+        so far.
         Raises `TypeError` or `ValueError`, before any work, for anything else.
         """
         epochs = epochs if num_epochs is None else num_epochs
@@ -330,14 +405,10 @@ class Model:
             raise ValueError(f"epochs: expected a whole number, 1 or more, got {epochs!r}")
         # A grader may have switched gradients off for everything; what was set outside stays set.
         with torch.inference_mode(False), torch.enable_grad():
-            fit(
-                self.network,
-                noisy_a,
-                noisy_b,
-                epochs,
-                learning_rate=self.learning_rate,
-                after_epoch=after_epoch,
-            )
+            pairs = (noisy_a, noisy_b)
+            for epoch, loss, _ in training(self.network, [pairs], epochs, learning_rate=self.learning_rate):
+                if loss is not None and after_epoch:
+                    after_epoch(epoch, loss)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from conftest import ROOT, run, same_weights
 
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
-from Miniproject_1.model import log_mse
+from Miniproject_1.model import UNet, log_mse, training
 from Miniproject_1.others.psnr import psnr
 
 GREY_LEVEL = 1 / 255  # the most by which batching and tiling may change a pixel, in grey levels
@@ -165,6 +165,42 @@ def test_trains_on_any_size(shape):
     model = Model()
     model.train(a, b, 1)
     assert model.predict(a).isfinite().all()
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 11])
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(train_data, tmp_path, stop):
+    few = tuple(part[:300] for part in train_data)
+    shards = [few, tuple(part[300:400] for part in train_data)]  # batches of 64: 5 and 2 an epoch
+
+    def start(state=None):
+        torch.manual_seed(0 if state is None else 1)
+        network = UNet((8, 16))
+        return network, training(network, shards, 2, state=state)
+
+    whole, steps = start()
+    losses = [loss for _, loss, _ in steps if loss is not None]
+    interrupted, steps = start()
+    done = 0
+    for _, loss, state in steps:
+        done += loss is None
+        if done == stop:
+            torch.save(state(), tmp_path / "state.pth")
+            break
+    resumed, steps = start(torch.load(tmp_path / "state.pth", weights_only=True))
+    rest = list(steps)
+    assert len([loss for _, loss, _ in rest if loss is None]) == 14 - stop
+    assert rest[-1].epoch == 2 and len(losses) == 2
+    assert same_weights(resumed, whole.state_dict())
+    assert not same_weights(interrupted, whole.state_dict())
+
+
+def test_a_loss_without_bounds_stops_the_training_and_the_last_good_weights_stay(train_data):
+    few = tuple(part[:256] for part in train_data)
+    network = UNet((8, 16))
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(FloatingPointError, match=r"at step \d+ of 4, at a learning rate of \d.*e\+"):
+        list(training(network, [few], 1, learning_rate=1e30))
+    assert same_weights(network, before)
 
 
 @pytest.mark.parametrize(

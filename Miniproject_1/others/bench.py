@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..model import Model, UNet, bfloat16, fit
+from ..model import Model, UNet, bfloat16, training
 from .files import atomic_write
 from .machine import describe_machine
 from .pairs import load_images
@@ -63,8 +64,9 @@ def bench(data: Path, out: Path) -> None:
     rates = {}
     for name, (make, options) in ways.items():
         network = make().to(device)
-        fit(network, *(part[:640] for part in few), 1, **options)  # chooses kernels and fills caches
-        rates[name] = len(few[0]) / _seconds(partial(fit, network, *few, 1, **options))
+        first = tuple(part[:640] for part in few)
+        deque(training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
+        rates[name] = len(few[0]) / _seconds(partial(deque, training(network, [few], 1, **options), 0))
         report(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
     loop, whole = (rates[name] / rates["original"] for name in list(ways)[1:])
     report("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")

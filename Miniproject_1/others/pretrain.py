@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..model import LEARNING_RATE, Model, fit
+from ..model import LEARNING_RATE, Model, training
 from .files import atomic_write
 from .machine import describe_machine
 from .pairs import load_images
@@ -45,22 +45,14 @@ def pretrain(
     print(f"{len(noisy):,} validation images; the noisy input has {before:.3f} dB", flush=True)
     begin = time.perf_counter()
 
-    def after_epoch(epoch: int, loss: float) -> None:
-        seconds = time.perf_counter() - begin
-        with atomic_write(part) as file:
-            torch.save(model.network.state_dict(), file)
-        score = psnr(model.predict(noisy), clean).mean()
-        progress = f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}  PSNR {score:.3f} dB"
-        print(f"{progress}  {seconds:6.0f} s", flush=True)
-
-    fit(
-        model.network,
-        noisy_a,
-        noisy_b,
-        epochs,
-        learning_rate=learning_rate,
-        swap=False,
-        after_epoch=after_epoch,
-    )
+    pairs = (noisy_a, noisy_b)
+    for epoch, loss, _ in training(model.network, [pairs], epochs, learning_rate=learning_rate, swap=False):
+        if loss is not None:
+            seconds = time.perf_counter() - begin
+            with atomic_write(part) as file:
+                torch.save(model.network.state_dict(), file)
+            score = psnr(model.predict(noisy), clean).mean()
+            progress = f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}  PSNR {score:.3f} dB"
+            print(f"{progress}  {seconds:6.0f} s", flush=True)
     part.replace(out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

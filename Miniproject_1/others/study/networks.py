@@ -1,5 +1,7 @@
 """The other networks of the study. All take and return N×3×H×W with values in [0, 255], as `UNet` does."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,6 +12,46 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...model import ResidualBlock, UNet
 
 
+def benchmark_1() -> nn.Module:
+    """The original report's first benchmark: half size and back, 48 channels, a ReLU at the end."""
+    return nn.Sequential(
+        Scale(1 / 255),
+        *_convolutions(3, 48),
+        nn.MaxPool2d(2),
+        *_convolutions(48, 48),
+        nn.Upsample(scale_factor=2),
+        *_convolutions(48, 3),
+        Scale(255),
+    )
+
+
+def benchmark_2() -> nn.Module:
+    """The original report's second: strided convolutions to a quarter of the size, transposed ones back."""
+    return nn.Sequential(
+        Scale(1 / 255),
+        nn.Conv2d(3, 48, 2, 2),
+        nn.ReLU(),
+        nn.Conv2d(48, 48, 2, 2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(48, 48, 2, 2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(48, 3, 2, 2),
+        nn.Sigmoid(),
+        Scale(255),
+    )
+
+
+class Scale(nn.Module):
+    """Multiplication by a constant, in `float32`."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() * self.factor
+
+
 class AppendixUNet(nn.Module):
     """The U-Net of the Noise2Noise paper's appendix (Lehtinen et al. 2018, arXiv 1803.04189, table 2).
 
@@ -18,15 +60,16 @@ class AppendixUNet(nn.Module):
     multiples of 2 to the power of `levels`. Five levels have 991,203 parameters.
     """
 
-    def __init__(self, levels: int = 5) -> None:
+    def __init__(self, levels: int = 5, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList([_convolutions(3, 48, 48)])
-        self.encoder += [_convolutions(48, 48) for _ in range(levels - 1)]
-        self.bottom = _convolutions(48, 48)
+        convolutions = partial(_convolutions, activation=activation)
+        self.encoder = nn.ModuleList([convolutions(3, 48, 48)])
+        self.encoder += [convolutions(48, 48) for _ in range(levels - 1)]
+        self.bottom = convolutions(48, 48)
         # Each level of the decoder gets what comes from below beside what its encoder was given.
-        self.decoder = nn.ModuleList([_convolutions(96 + 3, 64, 32)])
-        self.decoder += [_convolutions(96 + 48, 96, 96) for _ in range(levels - 2)]
-        self.decoder += [_convolutions(48 + 48, 96, 96)]
+        self.decoder = nn.ModuleList([convolutions(96 + 3, 64, 32)])
+        self.decoder += [convolutions(96 + 48, 96, 96) for _ in range(levels - 2)]
+        self.decoder += [convolutions(48 + 48, 96, 96)]
         self.tail = nn.Conv2d(32, 3, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,11 +84,21 @@ class AppendixUNet(nn.Module):
         return (self.tail(x).to(images.dtype) + 0.5) * 255
 
 
-def _convolutions(*channels: int) -> nn.Sequential:
-    """3×3 convolutions through these numbers of channels, a ReLU after each."""
+def initialised(initialise: Callable[[Tensor], Tensor]) -> AppendixUNet:
+    """The appendix's U-Net with every weight drawn by `initialise`, biases zero."""
+    network = AppendixUNet()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            initialise(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+def _convolutions(*channels: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """3×3 convolutions through these numbers of channels, each with its activation."""
     layers = nn.Sequential()
     for before, after in pairwise(channels):
-        layers += nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True))
+        layers += nn.Sequential(nn.Conv2d(before, after, 3, padding=1), activation())
     return layers
 
 

@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import ROTATIONS, Model, UNet, fit, muon_and_adamw, self_ensemble
+from ...model import ROTATIONS, Model, UNet, muon_and_adamw, self_ensemble, training
 from ..files import atomic_write
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr
-from .networks import AppendixUNet, Averaged, ResidualCNN, normalised_unet, plain_unet
+from .networks import (
+    AppendixUNet,
+    Averaged,
+    ResidualCNN,
+    benchmark_1,
+    benchmark_2,
+    initialised,
+    normalised_unet,
+    plain_unet,
+)
 
 
 class Setting(NamedTuple):
-    """One line of a study: a network, and what `fit` is told."""
+    """One line of a study: a network, and what `training` is told."""
 
     network: Callable[[], nn.Module] = UNet
     options: dict[str, Any] = {}  # noqa: RUF012, never changed
@@ -53,6 +61,38 @@ COSINE = {"loss": F.mse_loss, "optimizers": adamw, "augment": False, "swap": Fal
 AUGMENTED = {"loss": F.mse_loss, "optimizers": adamw}
 
 STUDIES: dict[str, dict[str, Setting]] = {
+    # The original report's questions, asked of its own network and way of training.
+    "models": {
+        "Benchmark 1": Setting(benchmark_1, LOW_PRECISION),
+        "Benchmark 2": Setting(benchmark_2, LOW_PRECISION),
+        "U-Net, 3 levels": Setting(partial(AppendixUNet, 3), LOW_PRECISION),
+        "U-Net, 4 levels": Setting(partial(AppendixUNet, 4), LOW_PRECISION),
+        "U-Net, 5 levels": Setting(AppendixUNet, LOW_PRECISION),
+        "this project": Setting(),
+    },
+    "learning_rate": {
+        f"{rate:g}": Setting(AppendixUNet, LOW_PRECISION | {"learning_rate": rate})
+        for rate in (0.01, 0.001, 0.0001)
+    },
+    "batch_size": {
+        str(size): Setting(AppendixUNet, LOW_PRECISION | {"batch_size": size})
+        for size in (40, 50, 80, 100, 200)
+    },
+    "activation": {
+        "ReLU": Setting(AppendixUNet, LOW_PRECISION),
+        "LeakyReLU": Setting(partial(AppendixUNet, activation=partial(nn.LeakyReLU, 0.1)), LOW_PRECISION),
+    },
+    "loss": {
+        "L2": Setting(AppendixUNet, LOW_PRECISION),
+        "L1": Setting(AppendixUNet, LOW_PRECISION | {"loss": F.l1_loss}),
+    },
+    "initialisation": {
+        "PyTorch's default": Setting(AppendixUNet, LOW_PRECISION),
+        "Xavier": Setting(partial(initialised, nn.init.xavier_uniform_), LOW_PRECISION),
+        "Kaiming": Setting(
+            partial(initialised, partial(nn.init.kaiming_normal_, nonlinearity="relu")), LOW_PRECISION
+        ),
+    },
     # From the original way to this project's, one step a line.
     "path": {
         "original": Setting(AppendixUNet, ORIGINAL),
@@ -141,21 +181,16 @@ def run(
     device = Model().device
     network = setting.network().to(device)
     kept = round(len(train_data[0]) * setting.part)
+    pairs = tuple(part[:kept] for part in train_data)
     scores, seconds, scoring, start = [], [], 0.0, time.perf_counter()
-
-    def after_epoch(epoch: int, loss: float) -> None:
-        nonlocal scoring
-        now = time.perf_counter()
-        seconds.append(round(now - start - scoring, 1))
-        scores.append(round(mean_psnr(network, *val_data), 4))
-        scoring += time.perf_counter() - now
-        if scores[-1] > target:
-            raise _TargetPassed
-
-    noisy_a, noisy_b = (part[:kept] for part in train_data)
-    times = round(epochs / setting.part)
-    with suppress(_TargetPassed):
-        fit(network, noisy_a, noisy_b, times, after_epoch=after_epoch, **setting.options)
+    for _, loss, _ in training(network, [pairs], round(epochs / setting.part), **setting.options):
+        if loss is not None:
+            now = time.perf_counter()
+            seconds.append(round(now - start - scoring, 1))
+            scores.append(round(mean_psnr(network, *val_data), 4))
+            scoring += time.perf_counter() - now
+            if scores[-1] > target:
+                break
     return {
         "parameters": sum(each.numel() for each in network.parameters()),
         "psnr": scores,
@@ -163,10 +198,6 @@ def run(
         "seconds": seconds,
         "machine": describe_machine(device),
     }
-
-
-class _TargetPassed(Exception):
-    """Ends a training that has shown what it was to show."""
 
 
 @torch.no_grad()
