@@ -44,6 +44,14 @@ def main() -> int:
         help="file for the weights (default %(default)s)",
     )
 
+    train = commands.add_parser("train", help="train from scratch; can be stopped and gone on with")
+    train.add_argument("data", metavar="DATA", type=Path, help="folder of train_data*.pkl, or one such file")
+    train.add_argument("--out", metavar="FILE", type=Path, required=True, help="for the model")
+    train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
+    train.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    train.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
+    train.add_argument("--resume", action="store_true", help="go on with FILE")
+
     evaluate = commands.add_parser("evaluate", help="PSNR under the course's noise and others")
     evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
     evaluate.add_argument(
@@ -104,6 +112,17 @@ def main() -> int:
                 learning_rate=arguments.learning_rate,
                 start=arguments.start,
             )
+        elif arguments.command == "train":
+            from .others.train import train
+
+            train(
+                arguments.data,
+                arguments.out,
+                epochs=arguments.epochs,
+                seed=arguments.seed,
+                learning_rate=arguments.learning_rate,
+                resume=arguments.resume,
+            )
         elif arguments.command == "evaluate":
             from .others.evaluate import evaluate
             from .others.pairs import find_photographs, split_photographs
@@ -133,9 +152,12 @@ def main() -> int:
                 seeds=arguments.seeds,
                 results=arguments.results,
             )
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -9,16 +9,20 @@ Images are N×3×H×W with values in [0, 255] at every public door.
 """
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 try:
     from tqdm import tqdm
@@ -29,6 +33,7 @@ LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
+FORMAT = 1  # of the files that Model.save writes
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 ROTATIONS = (0, 3, 5, 6)  # the ways of `dihedral` that predict averages: by 0°, 180° and ±90°
@@ -63,6 +68,7 @@ class UNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (48, 96, 192), blocks: int = 1) -> None:
         super().__init__()
+        self.widths, self.blocks = widths, blocks
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
         # its level further, and the strided ones together less than `stride`.
@@ -185,8 +191,11 @@ def training(
     A generator: it works while it is asked for the next `Progress`, one after each step and one at each
     epoch's end, and can be left at any of them.
 
+    Where `torch.distributed` is initialised, each process takes its share of every batch.
+
     shards: one or more of (noisy_a, noisy_b), each N×3×H×W, two noisy pictures of each scene, values in
         [0, 255]. One at a time is on the device.
+    batch_size: pairs a step, over all processes.
     learning_rate: handed to `optimizers`, and scaled at each step by `schedule`.
     loss: of guess and target, both scaled to [0, 1].
     optimizers: makes them from the network and the learning rate.
@@ -217,6 +226,9 @@ def training(
         saved = [each.state_dict() for each in descents]
         return {"step": step, "seed": seed, "network": network.state_dict(), "optimizers": saved}
 
+    ranked = dist.is_available() and dist.is_initialized()
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
+    replica = DistributedDataParallel(network) if ranked else network
     batches = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
     steps = epochs * batches
     good = _copy(network)
@@ -224,12 +236,16 @@ def training(
         label, start, losses, unchecked = f"epoch {epoch}/{epochs}", time.perf_counter(), [], []
         pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
         pairs = islice(pairs, step % batches, None)
-        for a, b in tqdm(pairs, label, batches, initial=step % batches, unit="batch") if tqdm else pairs:
-            source, target = (x.contiguous(memory_format=layout) for x in (a, b))
+        if tqdm:
+            bar = {"total": batches, "initial": step % batches, "unit": "batch", "disable": rank > 0}
+            pairs = tqdm(pairs, label, **bar)
+        for a, b in pairs:
+            source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
             with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
-                guess = network(source)
-            error = loss(guess / 255, target / 255)
-            error.backward()
+                guess = replica(source)
+            error = loss(guess / 255, target / 255) if len(target) else guess.sum()  # of nothing, zero
+            # Gradients are averaged over the processes, whose shares of a batch can differ in size.
+            (error * (processes * len(target) / len(a))).backward()
             for group in _groups(descents):
                 group["lr"] = group["initial_lr"] * schedule((step + 0.5) / steps)
             for each in descents:
@@ -253,7 +269,7 @@ def training(
                 unchecked = []
             yield Progress(epoch, None, now)
         mean_loss = sum(losses) / len(losses)
-        if tqdm is None:
+        if tqdm is None and rank == 0:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
         yield Progress(epoch, mean_loss, now)
 
@@ -351,25 +367,53 @@ class Model:
     def load_pretrained_model(self) -> None:
         """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
 
-        Raises `FileNotFoundError` where it is missing and `ValueError` where it is not a checkpoint
-        of this network; the model then stays as it was.
+        Raises `FileNotFoundError` where it is missing and `ValueError` where it does not hold the
+        weights of this network; the model then stays as it was.
         """
         path = Path(__file__).with_name("bestmodel.pth")
-        remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; {remedy}")
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # a damaged file can make the unpickler raise nearly anything
-            raise ValueError(f"{path} cannot be read as a checkpoint; {remedy}") from error
-        # Compared before anything is copied: load_state_dict would copy what fits, then complain.
-        wanted = {name: value.shape for name, value in self.network.state_dict().items()}
-        if not isinstance(state, dict) or wanted != {
-            name: getattr(value, "shape", None) for name, value in state.items()
+            self._take(UNet(), _read(path), path)
+        except (FileNotFoundError, ValueError) as error:
+            remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
+            raise type(error)(f"{error}; {remedy}") from error
+
+    def save(self, path: str | Path, **more: Any) -> None:
+        """Write the network's shape and weights, and whatever `more` torch.save can write, to `path`.
+
+        An existing file is replaced only once the new one is whole. Raises `OSError` as `open` does.
+        """
+        shape = {"widths": list(self.network.widths), "blocks": self.network.blocks}
+        with atomic_write(path) as file:
+            torch.save({"format": FORMAT, **shape, "weights": self.network.state_dict(), **more}, file)
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """Take the network that `save` wrote to `path`, of whatever widths; returns all that the file holds.
+
+        Nothing in the file is executed. Raises `FileNotFoundError` where it is missing and `ValueError`
+        where it is no such file; the model then stays as it was.
+        """
+        content = _read(Path(path))
+        widths, blocks = (
+            content.get(key) if isinstance(content, dict) else None for key in ("widths", "blocks")
+        )
+        if not _is_shape(widths, blocks) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} was not written by Model.save, format {FORMAT}")
+        with torch.device("meta"):  # costs nothing, however wide the file claims that its network is
+            network = UNet(tuple(widths), blocks)
+        self._take(network, content.get("weights"), path)
+        return content
+
+    def _take(self, network: UNet, weights: Any, path: str | Path) -> None:
+        """Let `network` with these weights be the model's. Raises `ValueError` where they do not fit it."""
+        wanted = {name: value.shape for name, value in network.state_dict().items()}
+        if not isinstance(weights, dict) or wanted != {
+            name: value.shape if _is_whole(value) else None for name, value in weights.items()
         }:
-            raise ValueError(f"{path} does not hold the weights of this network; {remedy}")
-        self.network.load_state_dict(state)
-        self.learning_rate = FINE_TUNING_LEARNING_RATE
+            raise ValueError(f"{path} does not hold the weights of this network")
+        with torch.inference_mode(False):  # as in __init__
+            network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
+            network.load_state_dict(weights)
+        self.network, self.learning_rate = network, FINE_TUNING_LEARNING_RATE
 
     def train(
         self,
@@ -470,3 +514,58 @@ def _check_images(name: str, images: Tensor) -> None:
         )
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise ValueError(f"{name}: expected N×3×H×W, got {tuple(images.shape)}")
+
+
+# ------------------------------------------------------------------------------------------------
+# Files
+
+
+def _read(path: Path) -> Any:
+    """What torch.save wrote to `path`; `weights_only`, so that nothing in it is executed."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the unpickler raise nearly anything
+        raise ValueError(f"{path} cannot be read as a checkpoint") from error
+
+
+def _is_shape(widths: Any, blocks: Any) -> bool:
+    """Whether these can be a network's: a stranger's file can claim anything."""
+    numbers = [*widths, blocks] if isinstance(widths, list) and 1 <= len(widths) <= 8 else [None]
+    return all(type(each) is int and 1 <= each <= 4096 for each in numbers) and blocks <= 64
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a floating-point tensor whose numbers are all there: a few bytes can claim any shape."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.is_floating_point()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary binary file beside `path`; it becomes `path` when the block ends well.
+
+    If the block raises, `path` is left as it was and the temporary file is removed.
+    The folder is made when it is missing. Raises `OSError` as `open` and `os.replace` do.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary name must be in the same folder: a rename is atomic only within one file system.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -99,6 +99,52 @@ def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     assert not canary_file.exists()
 
 
+def test_saved_models_come_back_whatever_their_shape(tmp_path, train_data, val_data):
+    noisy, _ = val_data
+    model = Model()
+    model.network = UNet((8, 16), blocks=2).to(model.device)
+    model.train(*(part[:64] for part in train_data), 1)
+    model.save(tmp_path / "weights.pth", record={"epochs": 1})
+    other = Model()
+    assert other.load(tmp_path / "weights.pth")["record"] == {"epochs": 1}
+    assert torch.equal(other.predict(noisy), model.predict(noisy))
+    other.train(*(part[:64] for part in train_data), 1)
+    other.load_pretrained_model()
+    assert other.network.widths == UNet().widths
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", 2),
+        ("widths", [1 << 40]),
+        ("widths", "wide"),
+        ("widths", []),
+        ("widths", [8, 8]),
+        ("blocks", 10**9),
+        ("blocks", True),
+        ("weights", None),
+        ("weights", {}),
+    ],
+)
+def test_files_that_are_no_saved_model_are_refused_and_nothing_changes(tmp_path, key, value):
+    path = tmp_path / "weights.pth"
+    small = Model()
+    small.network = UNet((8, 16))
+    small.save(path)
+    torch.save(torch.load(path, weights_only=True) | {key: value}, path)
+    model = Model()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"weights\.pth"):
+        model.load(path)
+    assert same_weights(model.network, before)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match=r"weights\.pth"):
+        model.load(path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        model.load(tmp_path / "nowhere")
+
+
 # ------------------------------------------------------------------------------------------------
 # Training
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from ..model import Model, UNet, bfloat16, training
-from .files import atomic_write
+from ..model import Model, UNet, atomic_write, bfloat16, training
 from .machine import describe_machine
 from .pairs import load_images
 from .study.networks import AppendixUNet

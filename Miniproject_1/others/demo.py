@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ..model import Model
-from .files import atomic_write
+from ..model import Model, atomic_write
 from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
 from .psnr import psnr
 

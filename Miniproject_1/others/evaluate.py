@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..model import Model
-from .files import atomic_write
+from ..model import Model, atomic_write
 from .machine import describe_machine
 from .noises import gaussian, poisson, salt_and_pepper
 from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph

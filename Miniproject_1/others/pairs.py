@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .files import atomic_write
+from ..model import atomic_write
 from .noises import gaussian, poisson, salt_and_pepper
 
 try:
@@ -40,18 +40,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def load_images(path: Path) -> tuple[Tensor, Tensor]:
+def load_images(path: Path, *, mmap: bool = False) -> tuple[Tensor, Tensor]:
     """Read one of the course's files: a tuple of two N×3×H×W `uint8` tensors with values in [0, 255].
 
-    `train_data.pkl` holds (noisy_a, noisy_b), `val_data.pkl` (noisy, clean). Nothing in the file is
-    executed. Raises `FileNotFoundError` where there is no such file and `ValueError` for one that
-    is not what it should be; both name it.
+    `train_data.pkl` holds (noisy_a, noisy_b), `val_data.pkl` (noisy, clean). With `mmap` the pictures are
+    read only as they are looked at, and forgotten with the tensors. Nothing in the file is executed.
+    Raises `FileNotFoundError` where there is no such file and `ValueError` for one that is not what it
+    should be; both name it.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a stranger's bytes: the unpickler can raise nearly anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..model import LEARNING_RATE, Model, training
-from .files import atomic_write
+from ..model import LEARNING_RATE, Model, atomic_write, training
 from .machine import describe_machine
 from .pairs import load_images
 from .psnr import psnr

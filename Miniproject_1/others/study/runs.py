@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import ROTATIONS, Model, UNet, muon_and_adamw, self_ensemble, training
-from ..files import atomic_write
+from ...model import ROTATIONS, Model, UNet, atomic_write, muon_and_adamw, self_ensemble, training
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr

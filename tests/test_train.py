@@ -1,0 +1,169 @@
+"""Long training through the command line: stopped, killed, gone on with, shared out."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, run
+
+from Miniproject_1 import Model
+from Miniproject_1.others.pairs import load_images
+
+
+@pytest.fixture(scope="module")
+def shards(train_data, tmp_path_factory):
+    """A folder of two files of 96 and 64 pairs: three steps an epoch."""
+    folder = tmp_path_factory.mktemp("shards")
+    for name, part in (("train_data_1", slice(96)), ("train_data_2", slice(96, 160))):
+        torch.save(tuple(each[part].clone() for each in train_data), folder / f"{name}.pkl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shards, tmp_path_factory):
+    """What a training of four epochs that nothing disturbs ends with."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "model.pth"
+    done = run(*command(shards, out))
+    assert done.returncode == 0, done.stderr
+    return contents(out)
+
+
+def command(shards, out, *more):
+    return ("-m", "Miniproject_1", "train", shards, "--out", out, "--epochs", 4, *more)
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def contents(path):
+    """What a model's file holds, read through the public door."""
+    return Model().load(path)
+
+
+def same(one, other):
+    return one["weights"].keys() == other["weights"].keys() and all(
+        torch.equal(value, other["weights"][name]) for name, value in one["weights"].items()
+    )
+
+
+def test_every_epoch_is_told_and_the_file_is_a_model(uninterrupted, shards):
+    assert "training" not in uninterrupted
+    assert uninterrupted["recipe"]["pairs"] == 160
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_goes_on_to_the_same_end(shards, uninterrupted, tmp_path, number):
+    out = tmp_path / "model.pth"
+    process = start(*command(shards, out))
+    process.stdout.readline()  # the machine
+    process.stdout.readline()  # epoch 1
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert 3 <= contents(out)["training"]["step"] < 12
+    done = run(*command(shards, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert same(contents(out), uninterrupted)
+
+
+def test_kill_at_ten_random_moments_loses_an_epoch_at_most(shards, uninterrupted, tmp_path):
+    out, rng = tmp_path / "model.pth", random.Random(0)
+    for _ in range(10):
+        process = start(*command(shards, out, "--resume"))
+        told = process.stdout.readline()  # the machine: from here on it trains
+        if rng.random() < 0.5:
+            told += process.stdout.readline()
+        time.sleep(rng.random())
+        process.send_signal(signal.SIGKILL)
+        told += process.communicate(timeout=120)[0]
+        epochs = [int(line.split()[1].partition("/")[0]) for line in told.splitlines() if "loss" in line]
+        if epochs:
+            file = contents(out)  # whole, whatever the moment
+            assert "training" not in file or file["training"]["step"] >= 3 * epochs[-1]
+        if out.exists() and "training" not in contents(out):
+            out.unlink()  # this one was done: the next starts anew
+    done = run(*command(shards, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert same(contents(out), uninterrupted)
+
+
+def test_what_is_there_is_neither_overwritten_nor_mixed_up(shards, uninterrupted, tmp_path):
+    out = tmp_path / "model.pth"
+    stopped = start(*command(shards, out))
+    stopped.stdout.readline(), stopped.stdout.readline()
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate(timeout=120)
+    before = out.read_bytes()
+    for more, words in (((), "already"), (("--resume", "--seed", 5), "cannot go on")):
+        done = run(*command(shards, out, *more))
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1 and words in done.stderr
+        assert out.read_bytes() == before
+
+
+def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):
+    done = run(*command(shards, tmp_path / "model.pth", "--learning-rate", 1e30))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "at step" in last and "learning rate" in last
+    assert not (tmp_path / "model.pth").exists()
+
+
+def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, tmp_path):
+    out = tmp_path / "model.pth"
+    out.write_bytes(b"what was there")
+    script = (
+        "import resource, sys; from pathlib import Path; from Miniproject_1 import Model;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); Model().save(Path(sys.argv[1]))"
+    )
+    done = run("-c", script, out)
+    assert done.returncode == 1
+    assert "OSError" in done.stderr and "File too large" in done.stderr
+    assert out.read_bytes() == b"what was there"
+    assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
+    out = tmp_path / "model.pth"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = run(*torchrun, *command(shards, out))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   4/4") == 1
+    noisy, _ = load_images(shards / "train_data_2.pkl")
+    two, one = Model(), Model()
+    two.load(out)
+    one.network.load_state_dict(uninterrupted["weights"])
+    changed = (one.predict(noisy) - noisy).square().mean().sqrt()
+    assert (two.predict(noisy) - one.predict(noisy)).square().mean().sqrt() < 0.05 * changed
+
+
+def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tmp_path):
+    out = tmp_path / "model.pth"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    process = start(*torchrun, *command(shards, out))
+    while not process.stdout.readline().startswith("epoch"):
+        pass
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0 and "SIGKILL" in errors
+    assert contents(out)["training"]["step"] >= 3
+    done = run(*torchrun, *command(shards, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert "training" not in contents(out)
