@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
@@ -427,7 +428,8 @@ class Model:
         """Train on pairs of noisy pictures, from the weights that the model has.
 
         noisy_a, noisy_b: N×3×H×W, two independent noisy pictures of each of N scenes, `uint8` or
-            floating point, values in [0, 255]. They stay as they are.
+            floating point, values in [0, 255]. They stay as they are. Floating-point noise may go beyond
+            that range, and should: clipped, its mean would no longer be zero.
         epochs: times that every pair is used; the learning rate is scheduled over all of them.
         num_epochs: the course's own spelling of `epochs`, which it replaces.
         after_epoch: called with the number of epochs done and the last one's mean training loss.
@@ -438,8 +440,7 @@ class Model:
         Raises `TypeError` or `ValueError`, before any work, for anything else.
         """
         epochs = epochs if num_epochs is None else num_epochs
-        _check_images("noisy_a", noisy_a)
-        _check_images("noisy_b", noisy_b)
+        _check_images(noisy_a=noisy_a, noisy_b=noisy_b)
         if noisy_a.shape != noisy_b.shape or noisy_a.numel() == 0:
             raise ValueError(
                 "noisy_a and noisy_b: expected the same shape and at least one pair, "
@@ -466,7 +467,7 @@ class Model:
         neither on the batch it is in nor on the tiling, and memory is bounded whatever N, H and W.
         Raises `TypeError` or `ValueError` for anything else.
         """
-        _check_images("x", x)
+        _check_images(x=x)
         output = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         number, _, height, width = x.shape
         stride = self.network.stride
@@ -502,18 +503,28 @@ def _exact_float32(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_images(name: str, images: Tensor) -> None:
-    """Raise unless `images` is an N×3×H×W tensor of `uint8` or floating-point numbers."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(images).__name__}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"{name}: expected uint8 or floating point, got {images.dtype}")
-    if images.ndim == 3:
-        raise ValueError(
-            f"{name}: expected N×3×H×W, got {tuple(images.shape)}; for one image: {name}.unsqueeze(0)"
-        )
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise ValueError(f"{name}: expected N×3×H×W, got {tuple(images.shape)}")
+def _check_images(**images: Tensor) -> None:
+    """Raise unless each is an N×3×H×W tensor of `uint8` or finite floating-point numbers; warn of [0, 1]."""
+    high = 0.0
+    for name, each in images.items():
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(each).__name__}")
+        if each.dtype != torch.uint8 and not each.is_floating_point():
+            raise TypeError(f"{name}: expected uint8 or floating point, got {each.dtype}")
+        if each.ndim == 3:
+            raise ValueError(
+                f"{name}: expected N×3×H×W, got {tuple(each.shape)}; for one image: {name}.unsqueeze(0)"
+            )
+        if each.ndim != 4 or each.shape[1] != 3 or 0 in each.shape[2:]:
+            raise ValueError(f"{name}: expected N×3×H×W, got {tuple(each.shape)}")
+        if each.is_floating_point() and each.numel():
+            extremes = torch.stack(each.detach().aminmax()).tolist()
+            if not all(map(math.isfinite, extremes)):
+                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+            high = max(high, extremes[1])
+    if 0 < high <= 1:
+        names = " and ".join(images)
+        warnings.warn(f"{names}: values in [0, 255] are expected; these look like [0, 1]", stacklevel=3)
 
 
 # ------------------------------------------------------------------------------------------------

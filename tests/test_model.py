@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -262,6 +263,10 @@ def test_a_loss_without_bounds_stops_the_training_and_the_last_good_weights_stay
             ValueError,
             "one pair",
         ),
+        (dict(noisy_a=torch.full((4, 3, 8, 8), torch.nan)), ValueError, "noisy_a.*NaN"),
+        (dict(noisy_b=torch.full((4, 3, 8, 8), -torch.inf)), ValueError, "noisy_b.*infinity"),
+        (dict(noisy_b=torch.zeros(4, 3, 8, 8, dtype=torch.complex64)), TypeError, "noisy_b.*complex64"),
+        (dict(noisy_b=torch.zeros(4, 3, 8, 8, dtype=torch.bool)), TypeError, "noisy_b.*bool"),
         (dict(epochs=0), ValueError, "epochs.*0"),
         (dict(epochs=1.5), ValueError, "epochs.*1.5"),
         (dict(num_epochs=-1), ValueError, "epochs.*-1"),
@@ -274,6 +279,19 @@ def test_bad_arguments_are_refused_and_nothing_changes(change, error, words):
     with pytest.raises(error, match=words):
         model.train(**(good | change))
     assert same_weights(model.network, before)
+
+
+def test_values_in_0_1_are_warned_of_once(pretrained):
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.warns(UserWarning, match=r"noisy_a and noisy_b.*\[0, 255\]") as warned:
+        pretrained.train(x, x, 1)
+    assert len(warned) == 1
+    with pytest.warns(UserWarning, match="x: "):
+        pretrained.predict(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pretrained.predict(torch.zeros(1, 3, 8, 8))
+        pretrained.train(300 * x - 20, 300 * x - 20, 1)
 
 
 # ------------------------------------------------------------------------------------------------
