@@ -190,9 +190,8 @@ def training(
     """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
     A generator: it works while it is asked for the next `Progress`, one after each step and one at each
-    epoch's end, and can be left at any of them.
-
-    Where `torch.distributed` is initialised, each process takes its share of every batch.
+    epoch's end, and can be left at any of them. Where `torch.distributed` is initialised, each process
+    takes its share of every batch.
 
     shards: one or more of (noisy_a, noisy_b), each N×3×H×W, two noisy pictures of each scene, values in
         [0, 255]. One at a time is on the device.
@@ -238,8 +237,8 @@ def training(
         pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
         pairs = islice(pairs, step % batches, None)
         if tqdm:
-            bar = {"total": batches, "initial": step % batches, "unit": "batch", "disable": rank > 0}
-            pairs = tqdm(pairs, label, **bar)
+            done = step % batches
+            pairs = tqdm(pairs, label, batches, initial=done, unit="batch", disable=rank > 0)
         for a, b in pairs:
             source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
             with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
@@ -373,7 +372,7 @@ class Model:
         """
         path = Path(__file__).with_name("bestmodel.pth")
         try:
-            self._take(UNet(), _read(path), path)
+            self._take(UNet(), read(path), path)
         except (FileNotFoundError, ValueError) as error:
             remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
             raise type(error)(f"{error}; {remedy}") from error
@@ -393,7 +392,7 @@ class Model:
         Nothing in the file is executed. Raises `FileNotFoundError` where it is missing and `ValueError`
         where it is no such file; the model then stays as it was.
         """
-        content = _read(Path(path))
+        content = read(Path(path))
         widths, blocks = (
             content.get(key) if isinstance(content, dict) else None for key in ("widths", "blocks")
         )
@@ -531,14 +530,24 @@ def _check_images(**images: Tensor) -> None:
 # Files
 
 
-def _read(path: Path) -> Any:
-    """What torch.save wrote to `path`; `weights_only`, so that nothing in it is executed."""
+def read(path: Path, *, mmap: bool = False) -> Any:
+    """What torch.save wrote to `path`, on the CPU; `weights_only`, so that nothing in it is executed.
+
+    With `mmap` tensors are read only as they are looked at. Raises `FileNotFoundError` where there is no
+    such file, `OSError` where it may not be read, and `ValueError` where it holds something else.
+    """
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
+        raise FileNotFoundError(f"{path}: no such file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler raise nearly anything
-        raise ValueError(f"{path} cannot be read as a checkpoint") from error
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # a stranger's bytes: the unpickler can raise nearly anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path}: cannot be read as what torch.save writes "
+            f"(truncated, not such a file, or unsafe): {reason:.200}"
+        ) from error
 
 
 def _is_shape(widths: Any, blocks: Any) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..model import atomic_write
+from ..model import atomic_write, read
 from .noises import gaussian, poisson, salt_and_pepper
 
 try:
@@ -45,20 +45,10 @@ def load_images(path: Path, *, mmap: bool = False) -> tuple[Tensor, Tensor]:
 
     `train_data.pkl` holds (noisy_a, noisy_b), `val_data.pkl` (noisy, clean). With `mmap` the pictures are
     read only as they are looked at, and forgotten with the tensors. Nothing in the file is executed.
-    Raises `FileNotFoundError` where there is no such file and `ValueError` for one that is not what it
-    should be; both name it.
+    Raises as `read` does, and `ValueError` for a file with other contents; all errors name it.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a stranger's bytes: the unpickler can raise nearly anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path}: cannot be read as tensors saved by torch.save "
-            f"(truncated, not such a file, or unsafe): {reason[:200]}"
-        ) from error
+    content = read(path, mmap=mmap)
     expected = "expected a tuple of two N×3×H×W uint8 tensors of the same shape"
     if not isinstance(content, (tuple, list)) or len(content) != 2:
         raise ValueError(f"{path}: holds a {type(content).__name__}; {expected}")
