@@ -134,7 +134,7 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
 
     Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
-    four rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
+    rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
     there is not run again.
     Raises `ValueError` for a name that is none.
     """
