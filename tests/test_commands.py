@@ -22,7 +22,7 @@ def test_pretrain_logs_its_recipe_and_writes_a_state_dict(data, tmp_path):
     out = tmp_path / "weights.pth"
     done = run("-m", "Miniproject_1", "pretrain", data, "--epochs", 2, "--seed", 7, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "seed 7, 2 epochs of 1,280 noisy pairs" in done.stdout
+    assert "seed 7, learning rate 0.002 from scratch, 2 epochs of 1,280 noisy pairs" in done.stdout
     epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
     assert len(epochs) == 2
     noisy = float(done.stdout.split("noisy input has")[1].split()[0])

@@ -42,13 +42,16 @@ def test_other_noises_go_into_the_first_picture_of_their_share_of_pairs(tmp_path
     for share in (0, 0.5):
         write_pairs(photographs, tmp_path / str(share), pairs=200, val=0, other_noises=share)
     a, b = load_images(tmp_path / "0.5" / "train_data.pkl")
-    plain_a, _ = load_images(tmp_path / "0" / "train_data.pkl")
+    plain_a, plain_b = load_images(tmp_path / "0" / "train_data.pkl")
     assert plain_a.shape == a.shape
-    # The second picture shows the same scene under the course's noise, whatever the first has.
-    apart = (a.float() - b.float()).square().mean((1, 2, 3)).sqrt()
-    assert apart.max() > 3 * apart.median() > 0
-    black_or_white = ((a == 0).all(1) | (a == 255).all(1)).float().mean((1, 2))
-    assert 0.02 < (black_or_white > 0.03).float().mean() < 0.25
+    # Two pictures of a scene lie further apart than under the course's noise.
+    apart, plain = (
+        (x.float() - y.float()).square().mean((1, 2, 3)).sqrt() for x, y in ((a, b), (plain_a, plain_b))
+    )
+    assert apart.max() > 1.2 * plain.max() and apart.median() < plain.max()
+    black_or_white_a, black_or_white_b = ((x == 0).all(1) | (x == 255).all(1) for x in (a, b))
+    struck = (black_or_white_a & ~black_or_white_b).float().mean((1, 2))
+    assert 0.02 < (struck > 0.06).float().mean() < 0.25  # an eighth has salt and pepper, of any strength
     with pytest.raises(ValueError, match="share"):
         write_pairs(photographs, tmp_path, pairs=2, other_noises=1.5)
 

@@ -138,12 +138,13 @@ class Averaged(nn.Module):
 
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__()
-        self.network = UNet()
-        self.mean = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.mean.requires_grad_(False)
+        self.network, self.decay = UNet(), decay
+        self.mean: list[AveragedModel] = []  # in a list, to be no module of this one: nothing trains it
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
-            return self.mean(images)
-        self.mean.update_parameters(self.network)
+            return self.mean[0](images)
+        if not self.mean:
+            self.mean.append(AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(self.decay)))
+        self.mean[0].update_parameters(self.network)
         return self.network(images)
