@@ -407,7 +407,8 @@ class Model:
         """Let `network` with these weights be the model's. Raises `ValueError` where they do not fit it."""
         wanted = {name: value.shape for name, value in network.state_dict().items()}
         if not isinstance(weights, dict) or wanted != {
-            name: value.shape if _is_whole(value) else None for name, value in weights.items()
+            name: value.shape if is_whole(value) and value.is_floating_point() else None
+            for name, value in weights.items()
         }:
             raise ValueError(f"{path} does not hold the weights of this network")
         with torch.inference_mode(False):  # as in __init__
@@ -556,12 +557,11 @@ def _is_shape(widths: Any, blocks: Any) -> bool:
     return all(type(each) is int and 1 <= each <= 4096 for each in numbers) and blocks <= 64
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether it is a floating-point tensor whose numbers are all there: a few bytes can claim any shape."""
+def is_whole(value: Any) -> bool:
+    """Whether it is a tensor on the CPU whose numbers are all there: a few bytes can claim any shape."""
     return (
         isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.is_floating_point()
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..model import atomic_write, read
+from ..model import atomic_write, is_whole, read
 from .noises import gaussian, poisson, salt_and_pepper
 
 try:
@@ -63,13 +63,8 @@ def load_images(path: Path, *, mmap: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def _holds_images(part: Tensor) -> bool:
-    # A few bytes of file can claim to be any number of pixels: they must really be there.
-    return (
-        (part.layout, part.device.type, part.dtype) == (torch.strided, "cpu", torch.uint8)
-        and part.ndim == 4
-        and part.shape[1] == 3
-        and 0 < part.numel() <= part.untyped_storage().nbytes()
-    )
+    right = is_whole(part) and part.dtype == torch.uint8 and part.ndim == 4
+    return right and part.shape[1] == 3 and part.numel() > 0
 
 
 def find_photographs(folder: Path) -> list[Path]:

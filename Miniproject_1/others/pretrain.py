@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..model import LEARNING_RATE, Model, atomic_write, training
+from ..model import LEARNING_RATE, Model, atomic_write, read, training
 from .machine import describe_machine
 from .pairs import load_images
 from .psnr import psnr
@@ -33,7 +33,7 @@ def pretrain(
     torch.manual_seed(seed)
     model = Model()
     if start:
-        model.network.load_state_dict(torch.load(start, map_location=model.device, weights_only=True))
+        model.network.load_state_dict(read(start))
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
     print(
