@@ -24,11 +24,20 @@ def main() -> int:
     )
     pairs.add_argument("--seed", type=int, default=0, help="default %(default)s")
     pairs.add_argument(
+        "--shots",
+        type=int,
+        default=1,
+        help="noisy pictures whose mean is a pair's second one, for pretrain (default %(default)s)",
+    )
+    pairs.add_argument(
         "--other-noises",
         type=float,
         default=0,
         metavar="SHARE",
         help="pairs whose first picture has another noise, for pretrain (default %(default)s)",
+    )
+    pairs.add_argument(
+        "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
 
     pretrain = commands.add_parser("pretrain", help="make bestmodel.pth again")
@@ -36,7 +45,13 @@ def main() -> int:
     pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     pretrain.add_argument("--seed", type=int, default=0, help="default %(default)s")
     pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
-    pretrain.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these weights")
+    pretrain.add_argument(
+        "--widths", type=int, nargs="+", default=[48, 96, 192], help="of the levels (default 48 96 192)"
+    )
+    pretrain.add_argument("--blocks", type=int, default=2, help="a level and side (default %(default)s)")
+    pretrain.add_argument(
+        "--start", type=Path, metavar="WEIGHTS", help="go on from these, of as many blocks or fewer"
+    )
     pretrain.add_argument(
         "--out",
         type=Path,
@@ -98,7 +113,9 @@ def main() -> int:
                 pairs=arguments.pairs,
                 val=arguments.val,
                 seed=arguments.seed,
+                shots=arguments.shots,
                 other_noises=arguments.other_noises,
+                oracle=arguments.oracle,
             )
             print(written.summary())
         elif arguments.command == "pretrain":
@@ -110,6 +127,8 @@ def main() -> int:
                 epochs=arguments.epochs,
                 seed=arguments.seed,
                 learning_rate=arguments.learning_rate,
+                widths=arguments.widths,
+                blocks=arguments.blocks,
                 start=arguments.start,
             )
         elif arguments.command == "train":

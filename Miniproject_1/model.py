@@ -10,6 +10,7 @@ Images are N×3×H×W with values in [0, 255] at every public door.
 
 import math
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -61,15 +62,17 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, values in [0, 255] both ways.
 
+    widths: channels on each level, from fine to coarse; blocks: residual blocks on each level and side.
+    The defaults are what learns most in the few minutes that the course gives a CPU.
+
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
     it again and the encoder's features are added. The last convolution starts at zero and its
     output is added to the input: an untrained network changes nothing, and all that it has to learn
     is the noise. Any H and W: inside, they are padded to multiples of `stride`.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (48, 96, 192), blocks: int = 1) -> None:
+    def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 1) -> None:
         super().__init__()
-        self.widths, self.blocks = widths, blocks
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
         # its level further, and the strided ones together less than `stride`.
@@ -365,26 +368,26 @@ class Model:
         self.learning_rate = LEARNING_RATE
 
     def load_pretrained_model(self) -> None:
-        """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
+        """Take the network of `bestmodel.pth`, beside this file. Nothing in the file is executed.
 
-        Raises `FileNotFoundError` where it is missing and `ValueError` where it does not hold the
-        weights of this network; the model then stays as it was.
+        It is larger than the one that a new `Model` starts from, and was trained for longer than a course
+        allows. Raises `FileNotFoundError` where the file is missing and `ValueError` where it does not hold
+        a `UNet`'s weights; the model then stays as it was.
         """
         path = Path(__file__).with_name("bestmodel.pth")
         try:
-            self._take(UNet(), read(path), path)
+            self._take(read(path), path)
         except (FileNotFoundError, ValueError) as error:
             remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
             raise type(error)(f"{error}; {remedy}") from error
 
     def save(self, path: str | Path, **more: Any) -> None:
-        """Write the network's shape and weights, and whatever `more` torch.save can write, to `path`.
+        """Write the network's weights, and whatever `more` torch.save can write, to `path`.
 
         An existing file is replaced only once the new one is whole. Raises `OSError` as `open` does.
         """
-        shape = {"widths": list(self.network.widths), "blocks": self.network.blocks}
         with atomic_write(path) as file:
-            torch.save({"format": FORMAT, **shape, "weights": self.network.state_dict(), **more}, file)
+            torch.save({"format": FORMAT, "weights": self.network.state_dict(), **more}, file)
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """Take the network that `save` wrote to `path`, of whatever widths; returns all that the file holds.
@@ -393,24 +396,16 @@ class Model:
         where it is no such file; the model then stays as it was.
         """
         content = read(Path(path))
-        widths, blocks = (
-            content.get(key) if isinstance(content, dict) else None for key in ("widths", "blocks")
-        )
-        if not _is_shape(widths, blocks) or content.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} was not written by Model.save, format {FORMAT}")
-        with torch.device("meta"):  # costs nothing, however wide the file claims that its network is
-            network = UNet(tuple(widths), blocks)
-        self._take(network, content.get("weights"), path)
+        self._take(content.get("weights"), path)
         return content
 
-    def _take(self, network: UNet, weights: Any, path: str | Path) -> None:
-        """Let `network` with these weights be the model's. Raises `ValueError` where they do not fit it."""
-        wanted = {name: value.shape for name, value in network.state_dict().items()}
-        if not isinstance(weights, dict) or wanted != {
-            name: value.shape if is_whole(value) and value.is_floating_point() else None
-            for name, value in weights.items()
-        }:
-            raise ValueError(f"{path} does not hold the weights of this network")
+    def _take(self, weights: Any, path: str | Path) -> None:
+        """Let the model's network be the one with these weights. Raises `ValueError` where there is none."""
+        network = _network_of(weights)
+        if network is None:
+            raise ValueError(f"{path} does not hold the weights of a network of this kind")
         with torch.inference_mode(False):  # as in __init__
             network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
             network.load_state_dict(weights)
@@ -551,10 +546,21 @@ def read(path: Path, *, mmap: bool = False) -> Any:
         ) from error
 
 
-def _is_shape(widths: Any, blocks: Any) -> bool:
-    """Whether these can be a network's: a stranger's file can claim anything."""
-    numbers = [*widths, blocks] if isinstance(widths, list) and 1 <= len(widths) <= 8 else [None]
-    return all(type(each) is int and 1 <= each <= 4096 for each in numbers) and blocks <= 64
+def _network_of(weights: Any) -> UNet | None:
+    """The network, still empty, that these weights are of; None where no `UNet` has such."""
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and is_whole(value) and value.is_floating_point()
+        for name, value in weights.items()
+    ):
+        return None
+    widths = [each.numel() for name, each in weights.items() if re.fullmatch(r"(head|down\.\d+)\.bias", name)]
+    blocks = len([name for name in weights if re.fullmatch(r"bottom\.\d+\.conv1\.bias", name)])
+    if not widths or not all(widths):
+        return None
+    with torch.device("meta"):  # costs nothing, however large the network
+        network = UNet(widths, blocks)
+    shapes = {name: value.shape for name, value in weights.items()}
+    return network if shapes == {name: value.shape for name, value in network.state_dict().items()} else None
 
 
 def is_whole(value: Any) -> bool:

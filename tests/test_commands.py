@@ -3,10 +3,11 @@
 import json
 
 import torch
-from conftest import ROOT, run
+from conftest import run
 from PIL import Image
 
 import Miniproject_1.others.bench as bench_module
+from Miniproject_1.model import UNet
 
 
 def test_demo_writes_the_picture_it_names(tmp_path):
@@ -20,31 +21,42 @@ def test_demo_writes_the_picture_it_names(tmp_path):
 
 def test_pretrain_logs_its_recipe_and_writes_a_state_dict(data, tmp_path):
     out = tmp_path / "weights.pth"
-    done = run("-m", "Miniproject_1", "pretrain", data, "--epochs", 2, "--seed", 7, "--out", out)
+    options = ("--epochs", 2, "--seed", 7, "--widths", 16, 32, "--blocks", 1)
+    done = run("-m", "Miniproject_1", "pretrain", data, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "seed 7, learning rate 0.002 from scratch, 2 epochs of 1,280 noisy pairs" in done.stdout
     epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
     assert len(epochs) == 2
     noisy = float(done.stdout.split("noisy input has")[1].split()[0])
     assert float(epochs[-1].split("PSNR")[1].split()[0]) > noisy
-    shipped, made = (
-        torch.load(path, weights_only=True) for path in (ROOT / "Miniproject_1" / "bestmodel.pth", out)
+    weights = torch.load(out, weights_only=True)
+    assert sum(each.numel() for each in weights.values()) == int(
+        done.stdout.split(" parameters")[0].split()[-1].replace(",", "")
     )
-    assert [each.shape for each in made.values()] == [each.shape for each in shipped.values()]
-    assert list(made) == list(shipped)
+    UNet((16, 32)).load_state_dict(weights)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
 
 
-def test_pretrain_goes_on_from_given_weights(data, tmp_path):
-    shipped, out = ROOT / "Miniproject_1" / "bestmodel.pth", tmp_path / "weights.pth"
-    options = ("--start", shipped, "--learning-rate", 1e-9, "--epochs", 1)
-    done = run("-m", "Miniproject_1", "pretrain", data, *options, "--out", out)
+def test_pretrain_goes_on_from_given_weights_and_adds_blocks(data, tmp_path):
+    small, large = tmp_path / "small.pth", tmp_path / "large.pth"
+    shape = ("--widths", 8, 16, "--epochs", 1)
+    done = run("-m", "Miniproject_1", "pretrain", data, *shape, "--blocks", 1, "--out", small)
     assert done.returncode == 0, done.stderr
-    assert "learning rate 1e-09 from bestmodel.pth" in done.stdout
-    before, after = (torch.load(path, weights_only=True) for path in (shipped, out))
+    options = ("--blocks", 2, "--start", small, "--learning-rate", 1e-9, "--out", large)
+    done = run("-m", "Miniproject_1", "pretrain", data, *shape, *options)
+    assert done.returncode == 0, done.stderr
+    assert "learning rate 1e-09 from small.pth" in done.stdout
+    before, after = (torch.load(path, weights_only=True) for path in (small, large))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-4, rtol=0)
+    assert len(after) > len(before)
+    added = [value for name, value in after.items() if name not in before and "conv2" in name]
+    assert added and all(value.abs().max() < 1e-4 for value in added)  # a new block passes on what it gets
     assert not list(tmp_path.glob("*.part"))
+
+    done = run("-m", "Miniproject_1", "pretrain", data, *shape, "--blocks", 1, "--start", large)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "large.pth" in done.stderr
 
 
 def test_bench_measures_both_ways_of_training(data, monkeypatch, capsys, tmp_path):

@@ -73,6 +73,30 @@ def test_further_pictures_of_a_photograph_are_other_crops_of_it(tmp_path):
     assert len(set(ends)) > 15
 
 
+def test_the_second_picture_can_be_the_mean_of_several_shots(tmp_path):
+    photograph = Image.open(embedded_photographs()[0]).convert("RGB").crop((100, 50, 356, 306))
+    generator = torch.Generator().manual_seed(0)
+    views = [noisy_views(photograph, 32, generator, shots=4) for _ in range(200)]
+    one, mean_of_four = (torch.stack([view[i] for view in views]).double() for i in (0, 1))
+    assert (mean_of_four.var(0).mean() / one.var(0).mean()).item() == pytest.approx(1 / 4, rel=0.03)
+    # Rounding the mean must not shift it: errors against the clean picture average out.
+    assert (mean_of_four.mean(0) - views[0][2]).mean().item() == pytest.approx(0, abs=0.1)
+    with pytest.raises(ValueError, match="shots"):
+        write_pairs(embedded_photographs(), tmp_path, pairs=2, val=0, shots=0)
+
+
+def test_the_oracles_targets_are_the_clean_pictures(tmp_path):
+    folder = embedded_photographs()[0].parent
+    done = run("-m", "Miniproject_1", "pairs", folder, tmp_path, "--pairs", 40, "--val", 0, "--oracle")
+    assert done.returncode == 0, done.stderr
+    noisy_a, noisy_b = load_images(tmp_path / "train_data.pkl")
+    noisy, clean = load_images(tmp_path / "oracle_data.pkl")
+    assert torch.equal(noisy, noisy_a)
+    # Clean lies nearer to either noisy picture than they lie to each other: a half of the squared distance.
+    apart, from_clean = ((noisy_a.double() - x.double()).square().mean().item() for x in (noisy_b, clean))
+    assert from_clean / apart == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.fixture
 def album(tmp_path):
     """40 photographs of one colour each, two levels deep in three formats, and what is to be skipped."""

@@ -121,7 +121,9 @@ def write_pairs(
     pairs: int = 50_000,
     val: int = 1_000,
     seed: int = 0,
+    shots: int = 1,
     other_noises: float = 0,
+    oracle: bool = False,
 ) -> Written:
     """Write `out/train_data.pkl` (noisy pairs) and `out/val_data.pkl` (noisy, clean) from photographs.
 
@@ -132,10 +134,14 @@ def write_pairs(
     other crops and scales of it. `val=0` takes every photograph for training and leaves
     `val_data.pkl` alone.
 
+    shots: noisy pictures whose mean, rounded, is the second picture of a pair. Against each of them in turn
+        the squared error would ask for the same answer (Lehtinen et al. 2018, section 3.1, also pairs
+        each input with several noisy targets), so this is only faster: a target less noisy by `shots`.
     other_noises: share of the pairs whose first picture has another noise than the course's: blocks of
         1×1 to 6×6 pixels, Gaussian (σ up to 60), Poisson (10 to 100 counts) or salt and pepper (up to
         20 %). The second picture always has the course's noise, whose mean is zero: an input may carry
         any noise, a target may not. So such pairs must not be swapped.
+    oracle: also write `out/oracle_data.pkl`, (noisy_a, clean), to learn what clean targets would give.
 
     Files that cannot be read or whose shorter side is under 128 pixels are skipped and counted.
     Raises `ValueError` where too few photographs are left to split, `ModuleNotFoundError` without Pillow.
@@ -144,15 +150,21 @@ def write_pairs(
         raise ModuleNotFoundError("photographs need Pillow: python -m pip install pillow")
     if pairs < 1 or val < 0:
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
+    if shots < 1:
+        raise ValueError(f"shots must be 1 or more, got {shots}")
     if not 0 <= other_noises <= 1:
         raise ValueError(f"other noises must be a share, 0 ... 1, got {other_noises}")
     train, held_out, skipped = split_photographs(photographs, val=val, seed=seed)
     noisy, _, clean = _draw(held_out, val, f"{seed} val", "val_data.pkl")
-    noisy_a, noisy_b, _ = _draw(train, pairs, f"{seed} train", "train_data.pkl", other_noises)
+    noisy_a, noisy_b, target = _draw(
+        train, pairs, f"{seed} train", "train_data.pkl", shots=shots, other_noises=other_noises
+    )
     # Only now, one right after the other: the old half of a split must not stand beside a new one.
     _save((noisy_a, noisy_b), out / "train_data.pkl")
     if val:
         _save((noisy, clean), out / "val_data.pkl")
+    if oracle:
+        _save((noisy_a, target), out / "oracle_data.pkl")
     return Written(pairs, min(pairs, len(train)), val, len(held_out), **skipped)
 
 
@@ -185,8 +197,12 @@ def split_photographs(
     return usable[held_out:], usable[:held_out], skipped
 
 
-def noisy_views(photograph: Image, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def noisy_views(
+    photograph: Image, size: int, generator: torch.Generator, shots: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
     """Two noisy pictures and the clean one, each 3×size×size `uint8`, of a square photograph.
+
+    The second is the rounded mean of `shots` noisy ones.
 
     A block's side is the photograph's over `size`, a whole number or not: a point is drawn uniformly in
     the block and the pixel under it taken, so each pixel counts by the area that it shares with the
@@ -195,14 +211,15 @@ def noisy_views(photograph: Image, size: int, generator: torch.Generator) -> tup
     pixels, side = _tensor(photograph), photograph.size[0]
     cell, pixel = torch.arange(size).unsqueeze(1), torch.arange(side) * (size / side)
     noisy = []
-    for _ in range(2):
+    for _ in range(1 + shots):
         point = torch.rand(2, size, size, generator=generator, dtype=torch.float64)
         point += torch.stack([cell.expand(size, size), cell.T.expand(size, size)])
         row, column = (point * (side / size)).long().clamp_max(side - 1)
         noisy.append(pixels[:, row, column])
     shared = (torch.minimum(cell + 1, pixel + size / side) - torch.maximum(cell, pixel)).clamp_min(0)
     clean = (shared @ pixels.float() @ shared.T).round().to(torch.uint8)
-    return noisy[0], noisy[1], clean
+    second = noisy[1] if shots == 1 else torch.stack(noisy[1:]).float().mean(0).round().to(torch.uint8)
+    return noisy[0], second, clean
 
 
 def open_photograph(path: Path) -> Image:
@@ -228,7 +245,13 @@ def _inspect(path: Path) -> str:
 
 
 def _draw(
-    photographs: list[Path], count: int, seed: str, label: str, other_noises: float = 0
+    photographs: list[Path],
+    count: int,
+    seed: str,
+    label: str,
+    *,
+    shots: int = 1,
+    other_noises: float = 0,
 ) -> tuple[Tensor, ...]:
     """`count` pictures shared evenly among the photographs: (noisy_a, noisy_b, clean)."""
     images = tuple(torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(3))
@@ -243,7 +266,7 @@ def _draw(
             view = centre_square(photograph) if index == first else _random_square(photograph, rng)
             reduced = min(view.size[0], SIZE * COURSE_BLOCK)
             view = view.resize((reduced, reduced))
-            noisy_a, noisy_b, clean = noisy_views(view, SIZE, generator)
+            noisy_a, noisy_b, clean = noisy_views(view, SIZE, generator, shots)
             if other_noises and rng.random() < other_noises:
                 noisy_a = _other_noise(view, clean, rng, generator)
             for image, made in zip(images, (noisy_a, noisy_b, clean), strict=True):

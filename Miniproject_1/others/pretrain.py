@@ -1,11 +1,12 @@
 """The recipe behind `bestmodel.pth`: the training loop of `Model.train` on noisy pairs, and nothing else."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ..model import LEARNING_RATE, Model, atomic_write, read, training
+from ..model import LEARNING_RATE, Model, ResidualBlock, UNet, atomic_write, is_whole, read, training
 from .machine import describe_machine
 from .pairs import load_images
 from .psnr import psnr
@@ -18,27 +19,33 @@ def pretrain(
     epochs: int,
     seed: int,
     learning_rate: float = LEARNING_RATE,
+    widths: Sequence[int],
+    blocks: int,
     start: Path | None = None,
 ) -> None:
-    """Train on `data/train_data.pkl` and write the weights to `out`, a `state_dict`.
+    """Train a `UNet(widths, blocks)` on `data/train_data.pkl` and write its `state_dict` to `out`.
 
-    From scratch, or from the weights in `start`. The pictures of a pair are not swapped, so the first
-    ones may carry any noise. `data/val_data.pkl` is only measured on, after each epoch. The weights so
-    far are kept in `out` + '.part', so that `out` is only ever a finished run's. Prints all it takes
-    to run it again.
+    From scratch, or from the weights in `start`, to which blocks may be added. The pictures of a pair are
+    not swapped, so the first ones may carry any noise. `data/val_data.pkl` is only measured on, after
+    each epoch. The weights so far are kept in `out` + '.part', so that `out` is only ever a finished
+    run's. Prints all it takes to run it again.
+    Raises `ValueError` where `start` holds no such network with as many blocks or fewer.
     """
     noisy_a, noisy_b = load_images(data / "train_data.pkl")
     noisy, clean = load_images(data / "val_data.pkl")
     part = out.with_name(out.name + ".part")
     torch.manual_seed(seed)
     model = Model()
+    network = UNet(widths, blocks)
     if start:
-        model.network.load_state_dict(read(start))
+        _start_from(start, network)
+    model.network = network.to(model.device)
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
     print(
         f"seed {seed}, learning rate {learning_rate:g} from {start.name if start else 'scratch'}, "
-        f"{epochs} epochs of {len(noisy_a):,} noisy pairs, {parameters:,} parameters"
+        f"{epochs} epochs of {len(noisy_a):,} noisy pairs, "
+        f"widths {'-'.join(map(str, widths))}, blocks {blocks}, {parameters:,} parameters"
     )
     before = psnr(noisy, clean).mean()
     print(f"{len(noisy):,} validation images; the noisy input has {before:.3f} dB", flush=True)
@@ -55,3 +62,16 @@ def pretrain(
             print(f"{progress}  {seconds:6.0f} s", flush=True)
     part.replace(out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _start_from(start: Path, network: UNet) -> None:
+    """Fill `network` from the weights in `start`; blocks that they lack pass on what they get."""
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            torch.nn.init.zeros_(module.conv2.weight)
+    weights, own = read(start), network.state_dict()
+    if not isinstance(weights, dict) or not all(
+        name in own and is_whole(value) and value.shape == own[name].shape for name, value in weights.items()
+    ):
+        raise ValueError(f"{start} does not hold the weights of such a network with as many blocks or fewer")
+    network.load_state_dict(weights, strict=False)
