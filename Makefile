@@ -1,8 +1,9 @@
-# make demo: see it work. make test: check that it does. Both set up all they need in .venv.
+# make demo: see it work. make test: check that it does. make report: typeset report.pdf from the kept
+# results. All set up what they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test report clean
 
 demo: .venv/ready
 	$(BIN)/python test.py
@@ -12,6 +13,9 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/pytest
 	$(BIN)/python test.py
+
+report: .venv/ready
+	$(BIN)/python -m Miniproject_1 report
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'

@@ -88,7 +88,7 @@ def main() -> int:
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
 
     study = commands.add_parser("study", help="compare networks and settings; goes on where it stopped")
-    study.add_argument("names", metavar="NAME", nargs="*", help="path, changes (default all)")
+    study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
     study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
     study.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
     study.add_argument("--epochs", type=int, default=1, help="default %(default)s")
@@ -99,6 +99,10 @@ def main() -> int:
         default=RESULTS,
         help="folder of the .jsonl files (default %(default)s)",
     )
+
+    report = commands.add_parser("report", help="report.pdf from the kept results; trains nothing")
+    report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
+    report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
 
     arguments = parser.parse_args()
     try:
@@ -171,6 +175,11 @@ def main() -> int:
                 seeds=arguments.seeds,
                 results=arguments.results,
             )
+        elif arguments.command == "report":
+            from .others.study.report import report as write_report
+
+            write_report(arguments.results, arguments.out)
+            print(arguments.out.resolve())
     except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -57,6 +57,15 @@ def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     study(["two"], data, seeds=2, **arguments)
     assert (tmp_path / "two.jsonl").read_text() == text
 
+    # The same setting under another study's name is known already.
+    monkeypatch.setattr(runs, "STUDIES", runs.STUDIES | {"three": {"the default": Setting()}})
+    monkeypatch.setattr(runs, "run", stop_at_the_third)
+    study(["three"], data, seeds=2, **arguments)
+    copies = [json.loads(line) for line in (tmp_path / "three.jsonl").read_text().splitlines()]
+    assert [line["psnr"] for line in copies] == [
+        line["psnr"] for line in lines if line["setting"] == "default"
+    ]
+
 
 def test_a_run_stops_once_it_has_passed_its_target(train_data, val_data):
     few = tuple(part[:64] for part in train_data)
@@ -67,7 +76,8 @@ def test_a_run_stops_once_it_has_passed_its_target(train_data, val_data):
 def test_bad_arguments_are_refused_in_one_line(data, tmp_path):
     for arguments, words in (
         (("nonsense",), "nonsense"),
-        (("path", "--pairs", 5_000), "1,280"),
+        (("models", "--pairs", 5_000), "1,280"),
+        (("path",), "oracle_data.pkl"),
     ):
         done = run("-m", "Miniproject_1", "study", *arguments, "--data", data, "--results", tmp_path)
         assert done.returncode == 1

@@ -1,14 +1,32 @@
 """The before/after picture."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..model import Model, atomic_write
 from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
 from .psnr import psnr
 
+if TYPE_CHECKING:  # matplotlib is imported where figures are
+    from matplotlib.figure import Figure
+
 SHOWN = ("astronaut", "chelsea", "coffee", "motorcycle_left")
+
+
+class Example(NamedTuple):
+    """A picture before and after, each 3×H×W in [0, 255], and the PSNRs in dB."""
+
+    name: str
+    noisy: Tensor
+    denoised: Tensor
+    clean: Tensor
+    before: float
+    after: float
 
 
 def demo(out: Path, *, seed: int) -> None:
@@ -16,28 +34,47 @@ def demo(out: Path, *, seed: int) -> None:
 
     Each is a photograph's centre square under the course's noise: one random pixel of every 8×8.
     """
-    from matplotlib.figure import Figure
-
     model = Model()
     model.load_pretrained_model()
-    generator = torch.Generator().manual_seed(seed)
-    photographs = [path for path in embedded_photographs() if path.stem in SHOWN]
-    figure = Figure(figsize=(2.2 * len(photographs), 7.2), layout="constrained", dpi=150)
-    axes = figure.subplots(3, len(photographs))
-    for column, path in zip(axes.T, photographs, strict=True):
+    figure = before_and_after([each for each in examples(model, seed=seed) if each.name in SHOWN], width=8.8)
+    with atomic_write(out) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def examples(model: Model, *, seed: int, size: int | None = None) -> list[Example]:
+    """scikit-image's photographs under the course's noise, and denoised.
+
+    size: pixels a side; by default each has an eighth of its photograph's.
+    """
+    generator, found = torch.Generator().manual_seed(seed), []
+    for path in embedded_photographs():
         square = centre_square(open_photograph(path))
-        size = square.size[0] // COURSE_BLOCK
-        noisy, _, clean = noisy_views(square, size, generator)
+        if size:
+            square = square.resize((size * COURSE_BLOCK, size * COURSE_BLOCK))
+        noisy, _, clean = noisy_views(square, square.size[0] // COURSE_BLOCK, generator)
         denoised = model.predict(noisy.unsqueeze(0))[0]
-        column[0].set_title(f"{size}×{size} pixels", fontsize=10)
-        for axis, image in zip(column, (noisy, denoised, clean), strict=True):
+        scores = (psnr(each.unsqueeze(0), clean.unsqueeze(0)).item() for each in (noisy, denoised))
+        found.append(Example(path.stem, noisy, denoised, clean, *scores))
+    return found
+
+
+def before_and_after(shown: list[Example], *, width: float) -> Figure:
+    """A figure of this many inches: a column a picture; rows noisy, denoised and clean."""
+    from matplotlib.figure import Figure
+
+    column = width / len(shown)
+    figure = Figure(figsize=(width, 3.28 * column), layout="constrained")
+    small, large = 4.5 * column, 6 * column  # points
+    axes = figure.subplots(3, len(shown))
+    for place, each in zip(axes.T, shown, strict=True):
+        height, across = each.clean.shape[1:]
+        place[0].set_title(f"{across}×{height} pixels", fontsize=small)
+        for axis, image in zip(place, (each.noisy, each.denoised, each.clean), strict=True):
             axis.imshow(image.round().to(torch.uint8).permute(1, 2, 0))
             axis.set_xticks([])
             axis.set_yticks([])
-            if image is not clean:
-                score = psnr(image.unsqueeze(0), clean.unsqueeze(0)).item()
-                axis.set_xlabel(f"{score:.1f} dB", fontsize=10)
+        place[0].set_xlabel(f"{each.before:.1f} dB", fontsize=small)
+        place[1].set_xlabel(f"{each.after:.1f} dB", fontsize=small)
     for axis, name in zip(axes[:, 0], ("noisy", "denoised", "clean"), strict=True):
-        axis.set_ylabel(name, fontsize=13)
-    with atomic_write(out) as file:
-        figure.savefig(file, format="png")
+        axis.set_ylabel(name, fontsize=large)
+    return figure

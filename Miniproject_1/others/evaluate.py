@@ -38,10 +38,17 @@ def evaluate(data: Path, photographs: list[Path], out: Path | None, *, seed: int
         before, after = (psnr(each, targets).mean().item() for each in (images, model.predict(images)))
         rows[name] = {"images": len(images), "noisy": round(before, 3), "denoised": round(after, 3)}
         print(f"{name:30s} {len(images):6,} {before:7.2f} {after:9.2f}", flush=True)
+    black = psnr(torch.zeros_like(clean), clean).mean().item()
+    print(f"{'a black image':30s} {len(clean):6,} {black:17.2f}")
     others = [row["denoised"] for row in list(rows.values())[1:]]
     print(f"{f'mean of the {len(others)} others':45s} {sum(others) / len(others):9.2f}")
     if out:
-        result = {"machine": describe_machine(model.device), "seed": seed, "psnr": rows}
+        result = {
+            "machine": describe_machine(model.device),
+            "seed": seed,
+            "black": round(black, 3),
+            "psnr": rows,
+        }
         with atomic_write(out) as file:
             file.write(json.dumps(result, indent=2, ensure_ascii=False).encode() + b"\n")
 

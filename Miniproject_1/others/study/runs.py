@@ -27,6 +27,11 @@ from .networks import (
     plain_unet,
 )
 
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
+
 
 class Setting(NamedTuple):
     """One line of a study: a network, and what `training` is told."""
@@ -59,6 +64,8 @@ ORIGINAL = {
 LOW_PRECISION = ORIGINAL | {"low_precision": True}
 COSINE = {"loss": F.mse_loss, "optimizers": adamw, "augment": False, "swap": False}
 AUGMENTED = {"loss": F.mse_loss, "optimizers": adamw}
+
+MEASURED = ("parameters", "psnr", "psnr_rotations", "seconds", "machine")  # what `run` returns
 
 STUDIES: dict[str, dict[str, Setting]] = {
     # The original report's questions, asked of its own network and way of training.
@@ -138,7 +145,7 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
     rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
-    there is not run again.
+    there is not run again, nor one that stands in another study's file under another name.
     Raises `ValueError` for a name that is none.
     """
     for name in names:
@@ -151,23 +158,31 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
             raise ValueError(f"{data / file}: holds {len(first):,} pairs, expected {pairs:,}")
         train_data[file] = first[:pairs], second[:pairs]
     val_data = load_images(data / "val_data.pkl")
-    for name in names:
-        path = results / f"{name}.jsonl"
-        runs = [(seed, label) for seed in range(seeds) for label in STUDIES[name]]
-        for seed, label in runs:
-            asked = {"study": name, "setting": label, "seed": seed, "pairs": pairs, "epochs": epochs}
-            lines = path.read_text().splitlines() if path.exists() else []
-            if any(asked.items() <= json.loads(line).items() for line in lines):
-                continue
-            setting = STUDIES[name][label]
-            result = asked | run(setting, train_data[setting.file], val_data, epochs, seed)
-            with atomic_write(path) as file:
-                file.write("".join(f"{line}\n" for line in [*lines, json.dumps(result)]).encode())
-            print(
-                f"{name}: {label}, seed {seed}: {result['psnr'][-1]:.3f} dB, with rotations "
-                f"{result['psnr_rotations']:.3f}, {result['seconds'][-1]:.0f} s",
-                flush=True,
-            )
+    budget = {"pairs": pairs, "epochs": epochs}
+    done = [line for name in STUDIES for line in read_runs(results, name) if budget.items() <= line.items()]
+    runs = [(name, seed, label) for name in names for seed in range(seeds) for label in STUDIES[name]]
+    stand = {(line["study"], line["seed"], line["setting"]) for line in done}
+    missing = [each for each in runs if each not in stand]
+    for name, seed, label in tqdm(missing, "study", unit="run") if tqdm else missing:
+        setting = STUDIES[name][label]
+        same = (
+            {key: line[key] for key in MEASURED}
+            for line in done
+            if line["seed"] == seed and STUDIES[line["study"]].get(line["setting"]) == setting
+        )
+        measured = next(same, None) or run(setting, train_data[setting.file], val_data, epochs, seed)
+        done.append({"study": name, "setting": label, "seed": seed, **budget, **measured})
+        with atomic_write(results / f"{name}.jsonl") as file:
+            lines = [*read_runs(results, name), done[-1]]
+            file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
+        score, rotated, seconds = measured["psnr"][-1], measured["psnr_rotations"], measured["seconds"][-1]
+        print(f"{name}: {label}, seed {seed}: {score:.3f} dB, with rotations {rotated:.3f}, {seconds:.0f} s")
+
+
+def read_runs(results: Path, name: str) -> list[dict[str, Any]]:
+    """What `study` has kept of the study of this name: a dictionary a run."""
+    path = results / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def run(

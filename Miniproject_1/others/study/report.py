@@ -1,0 +1,201 @@
+"""`report.pdf`, rebuilt from the committed results: every number and figure in it comes from them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...model import ROTATIONS, Model, atomic_write
+from ..demo import before_and_after, examples
+from ..pairs import SIZE
+from .runs import STUDIES, read_runs
+
+if TYPE_CHECKING:  # matplotlib is imported where figures are
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+COLUMN = 3.35  # inches: the width of a column of the report
+PAGE = 7.0  # inches: of both
+LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
+MARKS = ("o", "s", "^", "D", "v", "P")
+STYLE = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
+BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
+
+Runs = list[dict[str, Any]]
+
+
+def report(results: Path, out: Path) -> None:
+    """Write the report as PDF. Nothing is trained.
+
+    results: folder with what `study`, `bench` and `evaluate` have kept, and `published.json`.
+    Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst,
+    matplotlib or scikit-image is.
+    """
+    import typst
+    from matplotlib import rc_context
+
+    studies = {name: _settings(results, name) for name in STUDIES}
+    model = Model()
+    model.load_pretrained_model()
+    pictures = examples(model, seed=0, size=SIZE)
+    content = {
+        "studies": {
+            name: {label: _summary(runs) for label, runs in settings.items()}
+            for name, settings in studies.items()
+        },
+        **{name: _json(results / f"{name}.json") for name in ("bench", "noises", "published")},
+        "fresh": sum(each.numel() for each in Model().network.parameters()),
+        "pretrained": sum(each.numel() for each in model.network.parameters()),
+        "rotations": len(ROTATIONS),
+        "pictures": [{"name": each.name, "before": each.before, "after": each.after} for each in pictures],
+    }
+    with tempfile.TemporaryDirectory() as folder, rc_context(STYLE):
+        build = Path(folder)
+        (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
+        (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
+        for name, settings in studies.items():
+            figure = bars(settings) if name in BARS else curves(settings)
+            figure.savefig(build / f"{name}.svg")
+        architecture(model).savefig(build / "architecture.svg")
+        before_and_after(pictures, width=PAGE).savefig(build / "pictures.png", dpi=300)
+        pdf = typst.compile(build / "report.typ")
+    with atomic_write(out) as file:
+        file.write(pdf)
+
+
+def _settings(results: Path, name: str) -> dict[str, Runs]:
+    """The runs of each setting of a study, in the order of its table."""
+    runs = read_runs(results, name)
+    settings = {label: [run for run in runs if run["setting"] == label] for label in STUDIES[name]}
+    if missing := [label for label, found in settings.items() if not found]:
+        raise ValueError(
+            f"{results / name}.jsonl holds no run of: {', '.join(missing)}; "
+            f"make them: python -m Miniproject_1 study {name} --data DATA"
+        )
+    budgets = {(run["pairs"], run["epochs"]) for run in runs}
+    if len(budgets) > 1:
+        raise ValueError(f"{results / name}.jsonl: runs of different pairs and epochs cannot be compared")
+    return settings
+
+
+def _json(path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    return json.loads(path.read_text())
+
+
+def _summary(runs: Runs) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of a setting's PSNR, and what it cost."""
+    first, last = ([run["psnr"][epoch] for run in runs] for epoch in (0, -1))
+    return {
+        "first": statistics.mean(first),
+        "mean": statistics.mean(last),
+        "deviation": statistics.stdev(last) if len(last) > 1 else 0,
+        "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
+        "seconds": statistics.mean(run["seconds"][-1] for run in runs),
+        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
+        "seeds": len(runs),
+    }
+
+
+def curves(settings: dict[str, Runs]) -> Figure:
+    """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
+    figure, axes = _figure(1.9)
+    for index, (label, runs) in enumerate(settings.items()):
+        scores = list(zip(*(run["psnr"] for run in runs), strict=True))
+        epochs = range(1, len(scores) + 1)
+        mean = [statistics.mean(each) for each in scores]
+        spread = [statistics.stdev(each) if len(each) > 1 else 0 for each in scores]
+        colour = _colour(index, len(settings))
+        axes.plot(
+            epochs,
+            mean,
+            color=colour,
+            linestyle=LINES[index % len(LINES)],
+            marker=MARKS[index % len(MARKS)],
+            markersize=3,
+            linewidth=1.2,
+            label=label,
+        )
+        low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation PSNR in dB")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside right center", fontsize=6.5, frameon=False)  # over no line, wherever they go
+    return figure
+
+
+def bars(settings: dict[str, Runs]) -> Figure:
+    """The last PSNR of each setting, one bar each, with the seeds' deviation and what rotations give."""
+    figure, axes = _figure(0.6 + 0.17 * len(settings))
+    summaries = [_summary(runs) for runs in settings.values()]
+    means, deviations, rotations = (
+        [each[key] for each in summaries] for key in ("mean", "deviation", "rotations")
+    )
+    error = {"linewidth": 0.8, "capsize": 1.5}
+    axes.barh(range(len(settings)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
+    axes.plot(rotations, range(len(settings)), "D", color="black", markersize=2.5, label="rotations averaged")
+    low, high = min(means), max(means + rotations)
+    axes.set_xlim(low - 0.15 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
+    for index, mean in enumerate(means):
+        axes.text(axes.get_xlim()[0], index, f" {mean:.2f}", va="center", fontsize=6.5)
+    axes.set_yticks(range(len(settings)), list(settings), fontsize=6.5)
+    axes.invert_yaxis()
+    axes.set_xlabel("validation PSNR in dB")
+    figure.legend(loc="outside lower right", fontsize=6.5, frameon=False)
+    return figure
+
+
+def architecture(model: Model) -> Figure:
+    """The network as boxes: a box a stage with its blocks and channels, a row a level, from left to right."""
+    network = model.network
+    widths = [network.head.out_channels, *(each.out_channels for each in network.down)]
+    bottom = len(widths) - 1
+    last = 2 * bottom + 2
+    figure, axes = _figure(0.15 + 0.45 * len(widths))
+    axes.set_axis_off()
+    axes.set_xlim(-0.4, last + 0.4)
+    axes.set_ylim(-bottom - 0.4, 0.4)
+    boxes = {}
+
+    def box(x: int, level: int, text: str, shade: str = "0.88") -> None:
+        style = {"boxstyle": "round,pad=0.4", "facecolor": shade, "edgecolor": "black", "linewidth": 0.7}
+        boxes[x] = axes.text(x, -level, text, ha="center", va="center", fontsize=6.5, bbox=style)
+
+    def arrow(start: int, end: int, style: str = "-") -> None:
+        properties = {"arrowstyle": "->", "linewidth": 0.7, "linestyle": style, "shrinkA": 0, "shrinkB": 1}
+        properties |= {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
+        places = (boxes[each].get_position() for each in (end, start))
+        axes.annotate("", *places, arrowprops=properties)
+
+    box(0, 0, "3×3", "white")
+    box(last, 0, "3×3", "white")
+    for level, width in enumerate(widths):
+        for place in (1 + level, last - 1 - level):
+            box(place, level, f"{len(network.bottom)}·{width}")
+    for place in range(last):
+        arrow(place, place + 1)
+    for level in range(bottom):
+        arrow(1 + level, last - 1 - level, ":")
+    return figure
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _colour(index: int, count: int) -> tuple[float, ...]:
+    """Dark to light, so that lines differ in greyscale too."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.75 * index / max(1, count - 1))
