@@ -1,18 +1,158 @@
 """The commands: `python -m Miniproject_1 COMMAND --help`."""
 
 import argparse
+import os
 import sys
+from contextlib import nullcontext, redirect_stdout
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
+
+from .model import tqdm
 
 RESULTS = Path(__file__).parent / "others" / "study" / "results"
 DATA_HELP = "folder with the course's train_data.pkl and val_data.pkl"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m Miniproject_1", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    options = vars(_parser().parse_args())
+    run, quiet, debug = (options.pop(name) for name in ("run", "quiet", "debug"))
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
+            if quiet and tqdm:
+                tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+            run(**options)
+    except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            error = f"{error}; python -m pip install '.[denoise,report]' brings all that a command can need"
+        print(f"python -m Miniproject_1: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("python -m Miniproject_1: interrupted", file=sys.stderr)
+        return 130
+    return 0
 
-    pairs = commands.add_parser("pairs", help="photographs -> noisy pairs in the course's format")
+
+# One function a command, given its options. What each needs is imported when it is run, and no sooner.
+
+
+def _denoise(**options: Any) -> None:
+    from .others.denoise import denoise
+
+    denoise(**options)
+
+
+def _train(**options: Any) -> None:
+    from .others.train import train
+
+    train(**options)
+
+
+def _evaluate(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
+    from .others.evaluate import evaluate
+    from .others.pairs import find_photographs, split_photographs
+
+    held_out = split_photographs(find_photographs(photos), val=val, seed=seed)[1] if photos else []
+    evaluate(photographs=held_out, seed=seed, **options)
+
+
+def _demo(*, out: Path, **options: Any) -> None:
+    from .others.demo import demo
+
+    demo(out, **options)
+    print(out.resolve())
+
+
+def _pairs(*, photos: Path, **options: Any) -> None:
+    from .others.pairs import find_photographs, write_pairs
+
+    print(write_pairs(find_photographs(photos), **options).summary())
+
+
+def _pretrain(**options: Any) -> None:
+    from .others.pretrain import pretrain
+
+    pretrain(**options)
+
+
+def _bench(**options: Any) -> None:
+    from .others.bench import bench
+
+    bench(**options)
+
+
+def _study(*, names: list[str], **options: Any) -> None:
+    from .others.study.runs import STUDIES, study
+
+    study(names or list(STUDIES), **options)
+
+
+def _report(*, out: Path, **options: Any) -> None:
+    from .others.study.report import report
+
+    report(out=out, **options)
+    print(out.resolve())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m Miniproject_1", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    common.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+
+    def command(run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        name = run.__name__.removeprefix("_")
+        example = f"example: python -m Miniproject_1 {name} {example}"
+        parser = commands.add_parser(name, parents=[common], help=text, description=text, epilog=example)
+        parser.set_defaults(run=run)
+        return parser
+
+    denoise = command(_denoise, "denoise picture files", "holiday/*.jpg -o denoised")
+    denoise.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="PNG, JPEG, WebP, TIFF files, folders of them, or patterns"
+    )
+    denoise.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder, or the file's name where INPUT is one file"
+    )
+    denoise.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    denoise.add_argument("--compare", action="store_true", help="also write noisy and denoised side by side")
+    denoise.add_argument(
+        "--clean", metavar="REF", type=Path, help="clean picture or folder of such: print PSNR, SSIM"
+    )
+    denoise.add_argument("--force", action="store_true", help="overwrite")
+    _add_device(denoise)
+
+    train = command(_train, "train from scratch; can be stopped and gone on with", "data --out model.pth")
+    train.add_argument("data", metavar="DATA", type=Path, help="folder of train_data*.pkl, or one such file")
+    train.add_argument("--out", metavar="FILE", type=Path, required=True, help="for the model")
+    train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
+    train.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    train.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
+    train.add_argument("--resume", action="store_true", help="go on with FILE")
+    _add_device(train)
+
+    evaluate = command(_evaluate, "PSNR under the course's noise and others", "data --photos photos")
+    evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    evaluate.add_argument(
+        "--photos",
+        type=Path,
+        help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
+        "holds out",
+    )
+    evaluate.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    evaluate.add_argument("--out", type=Path, help="file for the numbers, as JSON")
+    evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    _add_device(evaluate)
+
+    demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
+    demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+
+    pairs = command(_pairs, "photographs -> noisy pairs in the course's format", "photos data")
     pairs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
     pairs.add_argument("out", metavar="OUT", type=Path, help="folder for the two .pkl files")
     pairs.add_argument("--pairs", type=int, default=50_000, help="noisy pairs (default %(default)s)")
@@ -40,7 +180,7 @@ def main() -> int:
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
 
-    pretrain = commands.add_parser("pretrain", help="make bestmodel.pth again")
+    pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     pretrain.add_argument("--seed", type=int, default=0, help="default %(default)s")
@@ -59,134 +199,30 @@ def main() -> int:
         help="file for the weights (default %(default)s)",
     )
 
-    train = commands.add_parser("train", help="train from scratch; can be stopped and gone on with")
-    train.add_argument("data", metavar="DATA", type=Path, help="folder of train_data*.pkl, or one such file")
-    train.add_argument("--out", metavar="FILE", type=Path, required=True, help="for the model")
-    train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
-    train.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    train.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
-    train.add_argument("--resume", action="store_true", help="go on with FILE")
-
-    evaluate = commands.add_parser("evaluate", help="PSNR under the course's noise and others")
-    evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
-    evaluate.add_argument(
-        "--photos",
-        type=Path,
-        help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
-        "holds out",
-    )
-    evaluate.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    evaluate.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    evaluate.add_argument("--out", type=Path, help="file for the numbers, as JSON")
-
-    demo = commands.add_parser("demo", help="a before/after picture of real photographs")
-    demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
-
-    bench = commands.add_parser("bench", help="speed and memory on this machine")
+    bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
 
-    study = commands.add_parser("study", help="compare networks and settings; goes on where it stopped")
+    study = command(
+        _study, "compare networks and settings; goes on where it stopped", "path --data data --pairs 25600"
+    )
     study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
     study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
     study.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
     study.add_argument("--epochs", type=int, default=1, help="default %(default)s")
     study.add_argument("--seeds", type=int, default=3, help="runs of each setting (default %(default)s)")
     study.add_argument(
-        "--results",
-        type=Path,
-        default=RESULTS,
-        help="folder of the .jsonl files (default %(default)s)",
+        "--results", type=Path, default=RESULTS, help="folder of the .jsonl files (default %(default)s)"
     )
 
-    report = commands.add_parser("report", help="report.pdf from the kept results; trains nothing")
+    report = command(_report, "report.pdf from the kept results; trains nothing", "--out report.pdf")
     report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
     report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
+    return parser
 
-    arguments = parser.parse_args()
-    try:
-        # Imported late: each command needs only its own libraries.
-        if arguments.command == "pairs":
-            from .others.pairs import find_photographs, write_pairs
 
-            photographs = find_photographs(arguments.photos)
-            written = write_pairs(
-                photographs,
-                arguments.out,
-                pairs=arguments.pairs,
-                val=arguments.val,
-                seed=arguments.seed,
-                shots=arguments.shots,
-                other_noises=arguments.other_noises,
-                oracle=arguments.oracle,
-            )
-            print(written.summary())
-        elif arguments.command == "pretrain":
-            from .others.pretrain import pretrain
-
-            pretrain(
-                arguments.data,
-                arguments.out,
-                epochs=arguments.epochs,
-                seed=arguments.seed,
-                learning_rate=arguments.learning_rate,
-                widths=arguments.widths,
-                blocks=arguments.blocks,
-                start=arguments.start,
-            )
-        elif arguments.command == "train":
-            from .others.train import train
-
-            train(
-                arguments.data,
-                arguments.out,
-                epochs=arguments.epochs,
-                seed=arguments.seed,
-                learning_rate=arguments.learning_rate,
-                resume=arguments.resume,
-            )
-        elif arguments.command == "evaluate":
-            from .others.evaluate import evaluate
-            from .others.pairs import find_photographs, split_photographs
-
-            photographs = []
-            if arguments.photos:
-                found = find_photographs(arguments.photos)
-                photographs = split_photographs(found, val=arguments.val, seed=arguments.seed)[1]
-            evaluate(arguments.data, photographs, arguments.out, seed=arguments.seed)
-        elif arguments.command == "demo":
-            from .others.demo import demo
-
-            demo(arguments.out, seed=arguments.seed)
-            print(arguments.out.resolve())
-        elif arguments.command == "bench":
-            from .others.bench import bench
-
-            bench(arguments.data, arguments.out)
-        elif arguments.command == "study":
-            from .others.study.runs import STUDIES, study
-
-            study(
-                arguments.names or list(STUDIES),
-                arguments.data,
-                pairs=arguments.pairs,
-                epochs=arguments.epochs,
-                seeds=arguments.seeds,
-                results=arguments.results,
-            )
-        elif arguments.command == "report":
-            from .others.study.report import report as write_report
-
-            write_report(arguments.results, arguments.out)
-            print(arguments.out.resolve())
-    except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
 
 
 if __name__ == "__main__":

@@ -239,9 +239,8 @@ def training(
         label, start, losses, unchecked = f"epoch {epoch}/{epochs}", time.perf_counter(), [], []
         pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
         pairs = islice(pairs, step % batches, None)
-        if tqdm:
-            done = step % batches
-            pairs = tqdm(pairs, label, batches, initial=done, unit="batch", disable=rank > 0)
+        if tqdm and rank == 0:
+            pairs = tqdm(pairs, label, batches, initial=step % batches, unit="batch")
         for a, b in pairs:
             source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
             with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
@@ -341,6 +340,12 @@ def _to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
 
 
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16; where it is emulated, `float32` is faster."""
     if device.type == "cuda":
@@ -354,15 +359,13 @@ def bfloat16(device: torch.device) -> bool:
 
 
 class Model:
-    """The denoiser: made untrained, on the best device there is (CUDA, then MPS, then CPU)."""
+    """The denoiser, made untrained.
 
-    def __init__(self) -> None:
-        if torch.cuda.is_available():
-            self.device = torch.device("cuda")
-        elif torch.backends.mps.is_available():
-            self.device = torch.device("mps")
-        else:
-            self.device = torch.device("cpu")
+    device: where it computes; by default the best there is: CUDA, then MPS, then CPU.
+    """
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        self.device = torch.device(device or _best_device())
         with torch.inference_mode(False):  # weights made in inference mode could never be trained
             self.network = UNet().to(self.device, torch.float32, memory_format=torch.channels_last)
         self.learning_rate = LEARNING_RATE
@@ -374,9 +377,8 @@ class Model:
         allows. Raises `FileNotFoundError` where the file is missing and `ValueError` where it does not hold
         a `UNet`'s weights; the model then stays as it was.
         """
-        path = Path(__file__).with_name("bestmodel.pth")
         try:
-            self._take(read(path), path)
+            self.load(Path(__file__).with_name("bestmodel.pth"))
         except (FileNotFoundError, ValueError) as error:
             remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
             raise type(error)(f"{error}; {remedy}") from error
@@ -390,19 +392,16 @@ class Model:
             torch.save({"format": FORMAT, "weights": self.network.state_dict(), **more}, file)
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Take the network that `save` wrote to `path`, of whatever widths; returns all that the file holds.
+        """Take the network, of whatever size, in `path`: what `save` wrote, or a bare `state_dict`.
 
-        Nothing in the file is executed. Raises `FileNotFoundError` where it is missing and `ValueError`
-        where it is no such file; the model then stays as it was.
+        Returns all that the file holds. Nothing in it is executed. Raises `FileNotFoundError` where it is
+        missing and `ValueError` where it holds no `UNet`'s weights; the model then stays as it was.
         """
         content = read(Path(path))
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} was not written by Model.save, format {FORMAT}")
-        self._take(content.get("weights"), path)
-        return content
-
-    def _take(self, weights: Any, path: str | Path) -> None:
-        """Let the model's network be the one with these weights. Raises `ValueError` where there is none."""
+        saved = isinstance(content, dict) and "format" in content
+        if saved and not (isinstance(content["format"], int) and content["format"] == FORMAT):
+            raise ValueError(f"{path} has format {content['format']!r:.20}, expected {FORMAT}")
+        weights = content.get("weights") if saved else content
         network = _network_of(weights)
         if network is None:
             raise ValueError(f"{path} does not hold the weights of a network of this kind")
@@ -410,6 +409,7 @@ class Model:
             network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
             network.load_state_dict(weights)
         self.network, self.learning_rate = network, FINE_TUNING_LEARNING_RATE
+        return content
 
     def train(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import Model, atomic_write
+from .machine import load_model
 from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
 from .psnr import psnr
 
@@ -34,8 +35,7 @@ def demo(out: Path, *, seed: int) -> None:
 
     Each is a photograph's centre square under the course's noise: one random pixel of every 8×8.
     """
-    model = Model()
-    model.load_pretrained_model()
+    model = load_model()
     figure = before_and_after([each for each in examples(model, seed=seed) if each.name in SHOWN], width=8.8)
     with atomic_write(out) as file:
         figure.savefig(file, format="png", dpi=150)

@@ -6,22 +6,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..model import Model, atomic_write
-from .machine import describe_machine
+from ..model import atomic_write
+from .machine import describe_machine, load_model
 from .noises import gaussian, poisson, salt_and_pepper
 from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
 from .psnr import psnr
 
 
-def evaluate(data: Path, photographs: list[Path], out: Path | None, *, seed: int) -> None:
+def evaluate(
+    data: Path,
+    *,
+    photographs: list[Path],
+    seed: int,
+    weights: Path | None = None,
+    device: str | None = None,
+    out: Path | None = None,
+) -> None:
     """Print the mean PSNR in dB, noisy and denoised, for each noise, and write it to `out` as JSON.
 
     The course's noise is that of `data/val_data.pkl`; Gaussian, Poisson and salt and pepper are put on
     its clean images. Blocks of other sizes need `photographs` and are left out without any.
     """
     noisy, clean = load_images(data / "val_data.pkl")
-    model = Model()
-    model.load_pretrained_model()
+    model = load_model(weights, device)
     generator = torch.Generator().manual_seed(seed)
     cases = {
         "the course's, blocks of 8×8": (noisy, clean),

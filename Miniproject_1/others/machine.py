@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The device and the model that a command works with."""
 
 import os
 import platform
@@ -6,7 +6,26 @@ from pathlib import Path
 
 import torch
 
-from ..model import bfloat16
+from ..model import Model, bfloat16
+
+
+def new_model(device: str | None = None) -> Model:
+    """An untrained model on this device. Raises `ValueError` for one that is none here."""
+    try:
+        return Model(device)
+    except (AssertionError, RuntimeError) as error:  # PyTorch was built without it, or never heard of it
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device}: cannot be used here: {reason}") from error
+
+
+def load_model(weights: Path | None = None, device: str | None = None) -> Model:
+    """The model in `weights`, by default `bestmodel.pth`'s. Raises as `new_model` and `Model.load` do."""
+    model = new_model(device)
+    if weights:
+        model.load(weights)
+    else:
+        model.load_pretrained_model()
+    return model
 
 
 def describe_machine(device: torch.device) -> str:

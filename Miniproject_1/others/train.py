@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..model import LEARNING_RATE, Model, training
-from .machine import describe_machine
+from .machine import describe_machine, new_model
 from .pairs import load_images
 from .psnr import psnr
 
@@ -42,6 +42,7 @@ def train(
     seed: int,
     learning_rate: float = LEARNING_RATE,
     resume: bool = False,
+    device: str | None = None,
 ) -> None:
     """Train from scratch on `data` and write the model to `out`, as `Model.save` does.
 
@@ -60,7 +61,7 @@ def train(
         val = data / "val_data.pkl"
         val_data = load_images(val) if data.is_dir() and val.exists() else None
         torch.manual_seed(seed)
-        model = Model()
+        model = new_model(device)
         recipe = {"pairs": shards.pairs, "epochs": epochs, "seed": seed, "learning_rate": learning_rate}
         state = _saved_state(model, out, recipe, resume)
         if rank == 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...model import ROTATIONS, Model, atomic_write
 from ..demo import before_and_after, examples
+from ..machine import load_model
 from ..pairs import SIZE
 from .runs import STUDIES, read_runs
 
@@ -39,8 +40,7 @@ def report(results: Path, out: Path) -> None:
     from matplotlib import rc_context
 
     studies = {name: _settings(results, name) for name in STUDIES}
-    model = Model()
-    model.load_pretrained_model()
+    model = load_model()
     pictures = examples(model, seed=0, size=SIZE)
     content = {
         "studies": {

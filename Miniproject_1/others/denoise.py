@@ -1,0 +1,126 @@
+"""Denoise picture files."""
+
+import glob
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .machine import load_model
+from .pictures import FORMATS, Picture, find_pictures, read_picture, write_picture
+from .psnr import psnr
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
+
+GAP = 8  # white pixels between the halves of a comparison
+
+
+def denoise(
+    inputs: list[str],
+    output: Path,
+    *,
+    weights: Path | None = None,
+    compare: bool = False,
+    clean: Path | None = None,
+    force: bool = False,
+    device: str | None = None,
+) -> None:
+    """Denoise pictures with `bestmodel.pth`, or with the model in `weights`.
+
+    inputs: files, folders (every picture in them, at any depth) and glob patterns.
+    output: a file, where `inputs` is one file and this name ends as a picture's does; else a folder, in which
+        each keeps its name, and its place where a folder was named.
+    compare: also write NAME.compare.png, noisy and denoised side by side.
+    clean: the clean picture, or a folder with clean ones of the same names: print PSNR and SSIM.
+    force: overwrite.
+
+    A picture that cannot be read or written is named on stderr and the others are done. Raises
+    `FileNotFoundError` or `FileExistsError` before anything is written, and `ValueError` at the end where
+    some picture failed.
+    """
+    jobs = _plan(inputs, output, compare=compare, force=force)
+    model = load_model(weights, device)
+    failed, say = 0, tqdm.write if tqdm else print  # a line of its own, beside the bar
+    for source, target in tqdm(jobs, "denoise", unit="picture") if tqdm else jobs:
+        try:
+            picture = read_picture(source)
+            denoised = picture.with_values(model.predict(picture.tensor()))
+            write_picture(denoised, target)
+            if compare:
+                write_picture(_side_by_side(picture, denoised), _comparison(target))
+            if clean:
+                reference = read_picture(clean / source.name if clean.is_dir() else clean)
+                say(f"{source}: {_scores(picture, denoised, reference)}")
+        except (OSError, ValueError) as error:
+            failed += 1
+            say(str(error), file=sys.stderr)
+    if failed:
+        raise ValueError(f"{failed} of {len(jobs)} pictures failed")
+
+
+def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> list[tuple[Path, Path]]:
+    """(source, target) of each picture. Raises where one is missing, stands already, or would be twice."""
+    found: list[tuple[Path, Path]] = []  # the file, and its name below the output folder
+    for each in inputs:
+        path = Path(each)
+        if path.is_dir():
+            found += [(picture, picture.relative_to(path)) for picture in find_pictures(path)]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(each, recursive=True))]
+            if not matches:
+                raise FileNotFoundError(f"INPUT: {each}: no such file, folder or pattern with a match")
+            found += [(match, Path(match.name)) for match in matches if match.suffix.lower() in FORMATS]
+    if not found:
+        raise FileNotFoundError(f"INPUT: no picture in {', '.join(inputs)}")
+    if len(found) == 1 and output.suffix.lower() in FORMATS and not output.is_dir():
+        jobs = [(found[0][0], output)]
+    else:
+        jobs = [(source, output / name) for source, name in found]
+    written = [target for _, target in jobs]
+    written += [_comparison(target) for target in written] if compare else []
+    if twice := next((path for path, times in Counter(written).items() if times > 1), None):
+        raise FileExistsError(f"INPUT: two pictures would become {twice}")
+    if not force and (standing := next((path for path in written if path.exists()), None)):
+        raise FileExistsError(f"{standing} is there already; --force overwrites")
+    return jobs
+
+
+def _comparison(target: Path) -> Path:
+    return target.with_name(f"{target.stem}.compare.png")
+
+
+def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
+    """PSNR and SSIM against the clean picture, before and after."""
+    from skimage.metrics import structural_similarity
+
+    target = clean.tensor()
+    if target.shape != noisy.tensor().shape:
+        raise ValueError(
+            f"--clean: {'×'.join(map(str, clean.pixels.shape[:2]))} pixels, expected those of the "
+            f"noisy picture, {'×'.join(map(str, noisy.pixels.shape[:2]))}"
+        )
+
+    def ssim(images: Tensor) -> float:
+        pair = (each[0].permute(1, 2, 0).numpy() for each in (images, target))
+        return structural_similarity(*pair, channel_axis=2, data_range=255)
+
+    before, after = (each.tensor() for each in (noisy, denoised))
+    return (
+        f"PSNR {psnr(before, target).item():.2f} -> {psnr(after, target).item():.2f} dB, "
+        f"SSIM {ssim(before):.3f} -> {ssim(after):.3f}"
+    )
+
+
+def _side_by_side(noisy: Picture, denoised: Picture) -> Picture:
+    """Both in one 8-bit RGB picture, a gap between them; alpha is left out."""
+    left, right = (each.tensor()[0] for each in (noisy, denoised))
+    gap = torch.full((3, left.shape[1], GAP), 255.0)
+    joined = torch.cat([left, gap, right], 2).round().to(torch.uint8)
+    return Picture(joined.permute(1, 2, 0).numpy(), None, {})

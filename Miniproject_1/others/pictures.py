@@ -1,0 +1,176 @@
+"""Picture files read and written with all that they hold: bit depth, grey, alpha, profile, orientation."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import png
+import tifffile
+import torch
+from torch import Tensor
+
+from ..model import atomic_write
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+ORIENTATION = 274  # EXIF's and TIFF's number for it
+
+
+class Picture(NamedTuple):
+    """A picture file: what is denoised, and what is only kept."""
+
+    pixels: np.ndarray  # H×W×C, C = 1 grey or 3 RGB, uint8 or uint16
+    alpha: np.ndarray | None  # H×W×1, of the same type
+    kept: dict[str, Any]  # icc_profile, exif, orientation: what the file has of them
+
+    def tensor(self) -> Tensor:
+        """1×3×H×W `float32` in [0, 255]; grey is the same in all three channels."""
+        scale = 257 if self.pixels.dtype == np.uint16 else 1
+        values = torch.from_numpy(self.pixels.astype(np.float32) / scale)
+        return values.permute(2, 0, 1).expand(3, -1, -1).unsqueeze(0)
+
+    def with_values(self, values: Tensor) -> Picture:
+        """The same picture with its pixels from 1×3×H×W in [0, 255]; grey becomes the channels' mean."""
+        scale = 257 if self.pixels.dtype == np.uint16 else 1
+        pixels = values[0].permute(1, 2, 0)
+        pixels = pixels.mean(2, keepdim=True) if self.pixels.shape[2] == 1 else pixels
+        return self._replace(pixels=(pixels * scale).round().numpy().astype(self.pixels.dtype))
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Every picture file under `folder`, at any depth, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
+
+
+def read_picture(path: Path) -> Picture:
+    """Read a PNG, JPEG, WebP or TIFF file of 8 or 16 bits, grey or colour, with or without alpha.
+
+    Palettes become RGB and CMYK does too. Pixels are not turned as an EXIF orientation asks: it is kept.
+    Raises `OSError` where it may not be read and `ValueError` where it is no such picture: damaged, of
+    several frames, of 32 bits, or so large that it looks like a decompression bomb.
+    """
+    try:
+        with PIL.Image.open(path) as image:
+            if image.format not in FORMATS.values():
+                raise ValueError(f"{image.format} is not one of {', '.join(dict.fromkeys(FORMATS.values()))}")
+            if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
+                raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"{image.n_frames} frames: only single pictures are denoised")
+            orientation = image.getexif().get(ORIENTATION)
+            kept = {key: image.info.get(key) for key in ("icc_profile", "exif")} | {
+                "orientation": orientation
+            }
+            if image.mode == "CMYK":
+                kept["icc_profile"] = None  # it describes inks, and what is written is RGB
+            if image.format == "PNG" and path.read_bytes()[24] == 16:  # Pillow would drop half of the bits
+                array = _read_png16(path)
+            elif image.format == "TIFF" and set(image.tag_v2[258]) == {16}:
+                array = _read_tiff16(path)
+            elif image.mode.startswith(("I", "F")):
+                raise ValueError("32 bits a channel: only 8 and 16 are denoised")
+            else:
+                grey = image.mode in ("1", "L", "LA", "La")
+                mode = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
+                array = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # whatever a decoder finds wrong with a stranger's file
+        raise ValueError(f"{path}: {error}") from error
+    kept = {key: value for key, value in kept.items() if value}
+    if array.shape[2] in (2, 4):
+        return Picture(array[:, :, :-1], array[:, :, -1:], kept)
+    return Picture(array, None, kept)
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write it in the format that the name of `path` asks for, whole or not at all.
+
+    Raises `ValueError` where that format cannot hold it: 16 bits or alpha in a JPEG, 16 bits in a WebP.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    deep = picture.pixels.dtype == np.uint16
+    if kind is None:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+    if (deep and kind in ("JPEG", "WEBP")) or (picture.alpha is not None and kind == "JPEG"):
+        raise ValueError(f"{path}: {kind} cannot hold {'16 bits' if deep else 'alpha'}; PNG and TIFF can")
+    parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
+    array = np.concatenate(parts, axis=2)
+    content = io.BytesIO()
+    if kind == "TIFF":
+        _write_tiff(array, picture.kept, content)
+    elif deep:
+        _write_png16(array, picture.kept, content)
+    else:
+        image = PIL.Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+        kept = {key: picture.kept[key] for key in ("icc_profile", "exif") if key in picture.kept}
+        if "orientation" in picture.kept and "exif" not in kept:
+            kept["exif"] = _exif(picture.kept["orientation"])
+        quality = {} if kind == "PNG" else {"quality": 95}
+        image.save(content, kind, **kept, **quality)
+    with atomic_write(path) as file:
+        file.write(content.getbuffer())
+
+
+def _read_png16(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        width, height, rows, info = png.Reader(file=file).asDirect()
+        return np.vstack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
+
+
+def _write_png16(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> None:
+    height, width, planes = array.shape
+    writer = png.Writer(width, height, greyscale=planes < 3, alpha=planes in (2, 4), bitdepth=16)
+    plain = io.BytesIO()
+    writer.write_packed(plain, (row.astype(">u2").tobytes() for row in array))
+    chunks = list(png.Reader(bytes=plain.getvalue()).chunks())
+    # What pypng does not write itself goes where the standard wants it, right behind the header.
+    if "icc_profile" in kept:
+        chunks.insert(1, (b"iCCP", b"profile\0\0" + zlib.compress(kept["icc_profile"])))
+    if "exif" in kept or "orientation" in kept:
+        exif = kept.get("exif") or _exif(kept["orientation"])
+        chunks.insert(1, (b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    png.write_chunks(file, chunks)
+
+
+def _read_tiff16(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        if page.axes not in ("YX", "YXS") or page.photometric.name not in ("MINISBLACK", "RGB"):
+            raise ValueError(f"16 bits as {page.photometric.name}, {page.axes}: not supported")
+        array = page.asarray()
+        return array.reshape(*array.shape[:2], -1)
+
+
+def _write_tiff(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> None:
+    planes = array.shape[2]
+    tags = [(ORIENTATION, "H", 1, kept["orientation"], True)] if "orientation" in kept else []
+    tifffile.imwrite(
+        file,
+        array.squeeze(2) if planes == 1 else array,
+        photometric="rgb" if planes > 2 else "minisblack",
+        planarconfig="contig" if planes > 1 else None,
+        extrasamples=["unassalpha"] if planes in (2, 4) else None,
+        compression="zlib",
+        iccprofile=kept.get("icc_profile"),
+        extratags=tags,
+        metadata=None,
+    )
+
+
+def _exif(orientation: int) -> bytes:
+    """EXIF that says nothing but the orientation."""
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif.tobytes()

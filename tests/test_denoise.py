@@ -1,0 +1,180 @@
+"""Picture files in, picture files out."""
+
+import numpy as np
+import PIL.Image
+import png
+import pytest
+import skimage.data
+import tifffile
+import torch
+from conftest import run
+from PIL import Image, ImageCms
+
+from Miniproject_1.others.noises import gaussian
+from Miniproject_1.others.pairs import embedded_photographs
+from Miniproject_1.others.pictures import Picture, read_picture, write_picture
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+EXIF = Image.Exif()
+EXIF[274] = 6  # orientation: turn it by 90°
+
+
+def denoise(*arguments):
+    return run("-m", "Miniproject_1", "denoise", *arguments)
+
+
+@pytest.fixture(scope="session")
+def noisy():
+    """48×40 pixels of a real photograph under Gaussian noise, H×W×3."""
+    photograph = torch.from_numpy(skimage.data.astronaut()[60:108, 200:240].copy()).permute(2, 0, 1)
+    images = gaussian(photograph.unsqueeze(0), 25, torch.Generator().manual_seed(0))
+    return images[0].permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def gallery(tmp_path, noisy):
+    """A folder of the same picture in every kind that is read; alpha is a ramp."""
+    folder = tmp_path / "gallery"
+    (folder / "deeper").mkdir(parents=True)
+    rgb = Image.fromarray(noisy)
+    grey = rgb.convert("L")
+    ramp = Image.linear_gradient("L").resize(rgb.size)
+    deep, deep_alpha = noisy.astype(np.uint16) * 257, np.array(ramp, np.uint16)[:, :, None] * 257
+    rgba, la = rgb.copy(), grey.copy()
+    rgba.putalpha(ramp)
+    la.putalpha(ramp)
+    rgb.save(folder / "colour.png", icc_profile=PROFILE, exif=EXIF)
+    rgb.save(folder / "colour.jpg", quality=95, icc_profile=PROFILE, exif=EXIF)
+    rgb.save(folder / "colour.webp", lossless=True, icc_profile=PROFILE, exif=EXIF)
+    rgb.save(folder / "deeper" / "colour.TIFF", icc_profile=PROFILE)
+    rgb.convert("CMYK").save(folder / "inks.jpg", quality=95)
+    rgb.convert("P").save(folder / "palette.png")
+    grey.save(folder / "grey.jpg", quality=95)
+    grey.save(folder / "grey.png")
+    la.save(folder / "grey_alpha.png")
+    rgba.save(folder / "alpha.png")
+    rgba.save(folder / "alpha.webp", lossless=True, exact=True)
+    rgba.save(folder / "alpha.tif")
+    rgb.crop((0, 0, 1, 48)).save(folder / "thin.png")
+    write_picture(Picture(deep, None, {"icc_profile": PROFILE, "orientation": 6}), folder / "deep.png")
+    write_picture(Picture(deep, deep_alpha, {}), folder / "deep_alpha.png")
+    write_picture(Picture(deep[:, :, :1], None, {}), folder / "deep_grey.png")
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", iccprofile=PROFILE)
+    tifffile.imwrite(folder / "deep_grey.tif", deep[:, :, 0], extratags=[(274, "H", 1, 6, True)])
+    return folder
+
+
+def test_every_kind_of_picture_keeps_what_it_is(gallery, tmp_path, pretrained):
+    out = tmp_path / "out"
+    done = denoise(gallery, "-o", out)
+    assert done.returncode == 0, done.stderr
+    names = {path.relative_to(gallery) for path in gallery.rglob("*.*")}
+    assert {path.relative_to(out) for path in out.rglob("*.*")} == names
+    for name in names:
+        before, after = read_picture(gallery / name), read_picture(out / name)
+        assert after.pixels.dtype == before.pixels.dtype, name
+        assert after.pixels.shape == before.pixels.shape, name
+        assert after.kept.get("icc_profile") == before.kept.get("icc_profile"), name
+        assert after.kept.get("orientation") == before.kept.get("orientation"), name
+        if before.alpha is None:
+            assert after.alpha is None, name
+        else:
+            np.testing.assert_array_equal(after.alpha, before.alpha, err_msg=str(name))
+        expected = before.with_values(pretrained.predict(before.tensor())).pixels.astype(int)
+        off = np.abs(after.pixels.astype(int) - expected)
+        assert off.max() <= (0 if name.suffix.lower() in (".png", ".tif", ".tiff") else 40), name
+        assert np.abs(expected - before.pixels.astype(int)).max() > off.max(), name
+    for name in ("colour.png", "colour.jpg", "colour.webp", "deep.png", "deep_grey.tif"):
+        with Image.open(out / name) as image:
+            assert image.getexif()[274] == 6, name
+    for name in ("colour.jpg", "deep.png", "deep.tif", "deeper/colour.TIFF"):
+        with Image.open(out / name) as image:
+            assert image.info["icc_profile"] == PROFILE, name
+    with Image.open(out / "grey.jpg") as image:
+        assert image.mode == "L"
+    assert png.Reader(str(out / "deep.png")).read()[3]["bitdepth"] == 16
+    assert tifffile.imread(out / "deep.tif").dtype == np.uint16
+
+
+def test_one_file_compared_and_scored(tmp_path, noisy):
+    clean = Image.fromarray(skimage.data.astronaut()[60:108, 200:240])
+    clean.save(tmp_path / "clean.png")
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    out = tmp_path / "new" / "denoised.png"
+    arguments = (tmp_path / "noisy.png", "-o", out, "--compare", "--clean", tmp_path / "clean.png")
+    done = denoise(*arguments)
+    assert done.returncode == 0, done.stderr
+    before, after = (float(done.stdout.split("PSNR ")[1].split()[i]) for i in (0, 2))
+    ssim_before, ssim_after = (float(done.stdout.split("SSIM ")[1].split()[i]) for i in (0, 2))
+    assert before == pytest.approx(20.3, abs=0.5) and after > before + 4
+    assert ssim_after > ssim_before + 0.1
+    with Image.open(tmp_path / "new" / "denoised.compare.png") as image:
+        pixels = np.asarray(image)
+    np.testing.assert_array_equal(pixels[:, :40], noisy)
+    np.testing.assert_array_equal(pixels[:, 48:], np.asarray(Image.open(out)))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["denoised.compare.png", "denoised.png"]
+
+    again = denoise(*arguments)
+    assert again.returncode == 1
+    assert "denoised.png is there already" in again.stderr and len(again.stderr.splitlines()) == 1
+    assert denoise(*arguments, "--force", "--quiet", "--device", "cpu").stderr == ""
+
+
+def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, noisy):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    Image.fromarray(noisy).save(folder / "good.png")
+    whole = (gallery / "colour.jpg").read_bytes()
+    (folder / "cut.png").write_bytes((gallery / "colour.png").read_bytes()[:900])
+    (folder / "cut16.png").write_bytes((gallery / "deep.png").read_bytes()[:9000])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.webp").write_text("no picture")
+    (folder / "gif.png").write_bytes(b"GIF89a" + whole[6:])
+    frames = [Image.fromarray(noisy), Image.fromarray(noisy[::-1].copy())]
+    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
+    tifffile.imwrite(folder / "floats.tif", noisy.astype(np.float32), photometric="rgb")
+    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    done = denoise(folder, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    bad = sorted(path.name for path in folder.iterdir() if path.name != "good.png")
+    lines = [line for line in done.stderr.splitlines() if line.startswith(str(folder))]
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == bad
+    assert f"{len(bad)} of {len(bad) + 1} pictures failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noisy).save(tmp_path / folder / "same.png")
+    source, out = tmp_path / "one" / "same.png", tmp_path / "out"
+    (tmp_path / "damaged.pth").write_bytes(b"nothing")
+    for arguments, words in (
+        ((tmp_path / "nowhere.png",), "nowhere.png"),
+        ((tmp_path / "*.webp",), "webp"),
+        ((tmp_path / "*" / "same.png",), "two pictures would become"),
+        ((source, "--weights", tmp_path / "damaged.pth"), "damaged.pth"),
+        ((source, "--device", "abacus"), "abacus"),
+    ):
+        done = denoise(*arguments, "-o", out)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        assert words in done.stderr
+        assert "Traceback" in denoise(*arguments, "-o", out, "--debug").stderr
+    assert not out.exists()
+    for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.bmp"):
+        deep = noisy.astype(np.uint16) if "deep" in name else noisy
+        with pytest.raises(ValueError, match=name):
+            write_picture(Picture(deep, noisy[:, :, :1] if "alpha" in name else None, {}), tmp_path / name)
+
+
+def test_large_pictures_equal_their_parts(tmp_path, pretrained):
+    path = next(path for path in embedded_photographs() if path.stem == "coffee")
+    done = denoise(path, "-o", tmp_path / "coffee.png")
+    assert done.returncode == 0, done.stderr
+    with PIL.Image.open(path) as image:
+        part = np.asarray(image.convert("RGB"))[100:300, 148:420]
+    expected = pretrained.predict(torch.from_numpy(part.copy()).permute(2, 0, 1).unsqueeze(0))
+    found = np.asarray(Image.open(tmp_path / "coffee.png"))[164:236, 212:356]
+    off = np.abs(found - expected[0].permute(1, 2, 0).numpy()[64:136, 64:208])
+    assert off.max() <= 0.51  # rounding
