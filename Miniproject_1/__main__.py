@@ -44,10 +44,12 @@ def _denoise(**options: Any) -> None:
     denoise(**options)
 
 
-def _train(**options: Any) -> None:
+def _train(*, data: list[Path], **options: Any) -> None:
     from .others.train import train
 
-    train(**options)
+    if len(data) > 2:
+        raise ValueError(f"DATA: expected two folders of shots, or one of train_data*.pkl, got {len(data)}")
+    train(data, **options)
 
 
 def _evaluate(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
@@ -125,13 +127,25 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("--force", action="store_true", help="overwrite")
     _add_device(denoise)
 
-    train = command(_train, "train from scratch; can be stopped and gone on with", "data --out model.pth")
-    train.add_argument("data", metavar="DATA", type=Path, help="folder of train_data*.pkl, or one such file")
-    train.add_argument("--out", metavar="FILE", type=Path, required=True, help="for the model")
+    train = command(
+        _train,
+        "train on noisy pairs; can be stopped and gone on with",
+        "first_shots second_shots -o model.pth",
+    )
+    train.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        nargs="+",
+        help="two folders of pictures that match by name, the first and the second shot of each scene; or a "
+        "folder of train_data*.pkl, or one such file",
+    )
+    train.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="for the model")
     train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     train.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    train.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
-    train.add_argument("--resume", action="store_true", help="go on with FILE")
+    train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
+    train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
+    train.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
     _add_device(train)
 
     evaluate = command(_evaluate, "PSNR under the course's noise and others", "data --photos photos")

@@ -1,4 +1,7 @@
-"""The project's one measure of quality."""
+"""The project's one measure of quality, and what is known of it without a clean picture."""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,3 +16,28 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
     """
     error = (images.to(torch.float32) - clean.to(torch.float32)) / 255
     return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp_min(1e-8))
+
+
+def noise_to_noise(
+    denoise: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]]
+) -> tuple[float, float]:
+    """(PSNR of denoised shots against their noisy twins, what it says of the clean PSNR), both in dB.
+
+    Let b = x + n, where x is clean and n has zero mean and is independent of the other shot, a. Then
+
+        E|f(a) − b|² = E|f(a) − x|² + E|n|²
+
+    since the cross term 2·E⟨f(a) − x, n⟩ vanishes: it is why Noise2Noise works at all (Lehtinen et al.
+    2018, section 2). Where both shots have the same noise, E|a − b|² = 2·E|n|². So the error against
+    the clean picture, which nobody has, is the measured one less half of what the shots differ by.
+    Both errors are means over all pixels, over all pairs and both directions: over one small
+    picture, the difference of two such numbers would say little. Noise that is clipped at black or white
+    has no zero mean there: the estimate is then too high.
+    """
+    error = noise = count = 0.0
+    for a, b in pairs:
+        for one, other in ((a, b), (b, a)):
+            error += (denoise(one) - other).square().sum().item()
+            noise += (one - other).square().sum().item() / 2
+            count += one.numel()
+    return tuple(-10 * math.log10(max(each / count / 255**2, 1e-8)) for each in (error, error - noise))

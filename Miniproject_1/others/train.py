@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,43 +12,59 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model import LEARNING_RATE, Model, training
+from ..model import Model, atomic_write, training
 from .machine import describe_machine, new_model
 from .pairs import load_images
-from .psnr import psnr
+from .psnr import noise_to_noise, psnr
 
 
 class Shards(Sequence):
-    """The pairs of several files in the course's format, each mapped into memory while it is used."""
+    """The pairs of several files in the course's format, each mapped into memory while it is used.
+
+    held_out: (noisy_a, noisy_b), N×3×H×W, kept back: the last fiftieth of the last file, 500 pairs at most.
+    pairs: how many others there are.
+    """
 
     def __init__(self, data: Path) -> None:
         """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
         self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
         if not self.paths:
             raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
+        noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
+        self.kept_back = min(500, len(noisy_a) // 50)
+        kept_back = slice(len(noisy_a) - self.kept_back, None)
+        self.held_out = [(noisy_a[kept_back].float(), noisy_b[kept_back].float())] if self.kept_back else []
         self.pairs = sum(len(noisy_a) for noisy_a, _ in self)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return load_images(self.paths[index], mmap=True)
+        noisy_a, noisy_b = load_images(self.paths[index], mmap=True)
+        end = len(noisy_a) - (self.kept_back if index == len(self) - 1 else 0)
+        return noisy_a[:end], noisy_b[:end]
 
 
 def train(
-    data: Path,
+    data: list[Path],
     out: Path,
     *,
     epochs: int,
     seed: int,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float | None = None,
+    start: Path | None = None,
     resume: bool = False,
     device: str | None = None,
 ) -> None:
-    """Train from scratch on `data` and write the model to `out`, as `Model.save` does.
+    """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
 
-    data: as `Shards` takes it. Where it is a folder that holds `val_data.pkl`, that is scored on.
+    data: one path as `Shards` takes it, or two folders as `Scenes` does.
+    learning_rate: by default `Model`'s, from scratch or for fine-tuning.
+    start: weights to start from, as `Model.load` takes them.
     resume: go on with `out`, which another call with the same arguments has left there.
+
+    Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says;
+    where `data` is a folder that holds `val_data.pkl`, on that instead.
 
     `out` is written at each epoch's end, and when SIGINT or SIGTERM stops the training, which then ends
     with `KeyboardInterrupt`; until the training is done it also holds what it takes to go on, and the
@@ -57,43 +74,96 @@ def train(
     `out` is another training's.
     """
     with _processes() as rank:
-        shards = Shards(data)
-        val = data / "val_data.pkl"
-        val_data = load_images(val) if data.is_dir() and val.exists() else None
         torch.manual_seed(seed)
         model = new_model(device)
+        if start:
+            model.load(start)
+        learning_rate = model.learning_rate if learning_rate is None else learning_rate
+        if out.exists() and not resume:
+            raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+        shards = Shards(data[0]) if len(data) == 1 else _scenes(*data, seed, rank)
         recipe = {"pairs": shards.pairs, "epochs": epochs, "seed": seed, "learning_rate": learning_rate}
-        state = _saved_state(model, out, recipe, resume)
+        if start:
+            recipe["start"] = start.name
+        state, record = _saved_state(model, out, recipe) if out.exists() else (None, [])
         if rank == 0:
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
-        start = time.perf_counter()
+        begin = time.perf_counter()
         with _stop_signals() as stopped:
             run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
             for epoch, loss, now in run:
                 interrupted = _any(stopped)
+                if rank == 0 and loss is not None:
+                    scores = _scores(model, data[0], shards.held_out)
+                    record.append({"epoch": epoch, "loss": loss, **scores})
                 if rank == 0 and (interrupted or loss is not None):
                     more = {"training": now()} if interrupted or epoch < epochs else {}
-                    model.save(out, recipe=recipe, **more)
+                    model.save(out, recipe=recipe, record=record, **more)
+                if rank == 0 and loss is not None:
+                    told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
+                    seconds = time.perf_counter() - begin
+                    print(f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s", flush=True)
+                    draw(record, out.with_suffix(".png"))
                 if interrupted:
                     raise KeyboardInterrupt
-                if rank == 0 and loss is not None:
-                    score = "" if val_data is None else f"  PSNR {_score(model, val_data):.3f} dB"
-                    seconds = time.perf_counter() - start
-                    print(f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}{score}  {seconds:6.0f} s", flush=True)
 
 
-def _saved_state(model: Model, out: Path, recipe: dict, resume: bool) -> dict | None:
-    """What `out` holds to go on with, its weights taken by `model`; None where there is no such file."""
-    if not out.exists():
-        return None
-    if not resume:
-        raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+def _scenes(first: Path, second: Path, seed: int, rank: int) -> Sequence:
+    """Read the two folders and say what was found there."""
+    from .scenes import Scenes  # needs the libraries for pictures
+
+    scenes = Scenes(first, second, seed)
+    if rank == 0:
+        for name, (rows, columns) in scenes.misaligned.items():
+            print(
+                f"warning: {name}: the shots are shifted by {rows:+.1f} rows and {columns:+.1f} columns; "
+                "what does not lie on its twin is learnt as blur",
+                file=sys.stderr,
+            )
+        print(f"{scenes.pairs:,} patches; {len(scenes.held_out)} scenes kept back", flush=True)
+    return scenes
+
+
+def _scores(model: Model, data: Path, held_out: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """What an epoch is scored by, in dB."""
+    val = data / "val_data.pkl"
+    if val.exists():
+        noisy, clean = load_images(val)
+        return {"PSNR": psnr(model.predict(noisy), clean).mean().item()}
+    if not held_out:
+        return {}
+    return dict(
+        zip(("noise to noise", "clean, estimated"), noise_to_noise(model.predict, held_out), strict=True)
+    )
+
+
+def draw(record: list[dict[str, float]], path: Path) -> None:
+    """The scores, or else the loss, against the epoch, as a PNG; nothing where there is no matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return
+    figure = Figure(figsize=(5, 3.2), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    names = [name for name in record[0] if name not in ("epoch", "loss")]
+    for name, style in zip(names or ["loss"], ("o-", "s--"), strict=False):
+        axes.plot([each["epoch"] for each in record], [each[name] for each in record], style, label=name)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("PSNR in dB, on pairs kept back" if len(names) > 1 else (names or ["loss"])[0])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+
+
+def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict]]:
+    """What `out` holds to go on with, and its record so far; its weights are taken by `model`."""
     content = model.load(out)
     if content.get("recipe") != recipe:
         raise ValueError(f"{out}: made by {content.get('recipe')}, cannot go on with {recipe}")
     if "training" not in content:
         raise ValueError(f"{out}: this training is done")
-    return content["training"]
+    return content["training"], content.get("record", [])
 
 
 @contextmanager
@@ -134,11 +204,6 @@ def _any(stopped: list[int]) -> bool:
     """Whether any process was told to stop: all must leave the training at the same step."""
     if not dist.is_initialized():
         return bool(stopped)
-    told = torch.tensor(float(bool(stopped)), device="cuda" if torch.cuda.is_available() else "cpu")
+    told = torch.tensor(float(bool(stopped)), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(told, dist.ReduceOp.MAX)
     return bool(told)
-
-
-def _score(model: Model, val_data: tuple[Tensor, Tensor]) -> float:
-    noisy, clean = val_data
-    return psnr(model.predict(noisy), clean).mean().item()

@@ -1,0 +1,129 @@
+"""Two shots of each scene in two folders: trained on, scored without clean pictures, checked."""
+
+import math
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from conftest import run
+from PIL import Image
+
+from Miniproject_1 import Model
+from Miniproject_1.others.noises import gaussian
+from Miniproject_1.others.pictures import Picture, read_picture, write_picture
+from Miniproject_1.others.psnr import noise_to_noise
+from Miniproject_1.others.scenes import Scenes
+
+# Parts of real photographs, of many sizes.
+PARTS = {
+    "astronaut": skimage.data.astronaut()[:200, 100:340],
+    "cat": skimage.data.chelsea()[40:240, 80:300],
+    "coffee": skimage.data.coffee()[100:290, 150:320],
+    "rocket": skimage.data.rocket()[150:350, 250:400],
+    "tissue": skimage.data.immunohistochemistry()[:160, :180],
+    "camera": skimage.data.camera()[60:260, 150:350, None],
+}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders under Gaussian noise of σ 25: colour, grey, one of 16 bits, one in a folder of its own."""
+    pair = [tmp_path / "first", tmp_path / "second"]
+    generator = torch.Generator().manual_seed(0)
+    for name, part in PARTS.items():
+        for folder in pair:
+            (folder / "deeper").mkdir(parents=True, exist_ok=True)
+            pixels = gaussian(torch.from_numpy(part.copy()), 25, generator).numpy()
+            if name == "tissue":
+                pixels = pixels.astype(np.uint16) * 257
+            place = {"tissue": "tissue.tif", "cat": "deeper/cat.png"}.get(name, f"{name}.png")
+            write_picture(Picture(pixels, None, {}), folder / place)
+    return pair
+
+
+def train(folders, out, *more):
+    return run("-m", "Miniproject_1", "train", *folders, "-o", out, *more)
+
+
+def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
+    out = tmp_path / "weights.pth"
+    done = train(folders, out, "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert "1 scenes kept back" in done.stdout
+    assert "warning" not in done.stderr
+    record = Model().load(out)["record"]
+    assert [each["epoch"] for each in record] == [1, 2]
+    assert f"clean, estimated {record[-1]['clean, estimated']:.3f} dB" in done.stdout
+    assert record[-1]["clean, estimated"] > 23  # the shots themselves have 20.2
+    with Image.open(tmp_path / "weights.png") as image:
+        image.load()
+
+    noisy = folders[0] / "coffee.png"
+    done = run("-m", "Miniproject_1", "denoise", noisy, "-o", tmp_path / "out.png", "--weights", out)
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        np.square(read_picture(path).pixels.astype(float) - PARTS["coffee"]).mean()
+        for path in (noisy, tmp_path / "out.png")
+    )
+    assert after < before / 2
+    assert "already" in train(folders, out).stderr
+
+
+@pytest.mark.parametrize("sigma", [10, 25])
+def test_the_estimate_without_clean_pictures_agrees_with_the_truth(pretrained, sigma):
+    generator = torch.Generator().manual_seed(0)
+    pairs, error, count = [], 0.0, 0
+    for part in PARTS.values():
+        clean = Picture(part, None, {}).tensor()
+        a, b = (clean + sigma * torch.randn(clean.shape, generator=generator) for _ in "ab")
+        pairs.append((a, b))
+        error += sum((pretrained.predict(each) - clean).square().sum().item() for each in (a, b))
+        count += 2 * clean.numel()
+    measured, estimate = noise_to_noise(pretrained.predict, pairs)
+    truth = -10 * math.log10(error / count / 255**2)
+    assert estimate == pytest.approx(truth, abs=0.1)
+    assert measured < truth - 1
+
+
+def test_shifted_shots_are_named(folders):
+    assert not Scenes(*folders, seed=0).misaligned
+    for name, shift in (("coffee.png", (0, 2)), ("camera.png", (-3, 1))):
+        picture = read_picture(folders[1] / name)
+        write_picture(picture._replace(pixels=np.roll(picture.pixels, shift, (0, 1))), folders[1] / name)
+    found = Scenes(*folders, seed=0).misaligned
+    assert found.keys() == {"coffee", "camera"}
+    assert found["coffee"] == pytest.approx((0, -2), abs=0.3)
+    assert found["camera"] == pytest.approx((3, -1), abs=0.3)
+    done = train(folders, folders[0].parent / "weights.pth", "--epochs", 1)
+    assert "warning: camera: the shots are shifted by +3.0 rows" in done.stderr
+
+
+def test_patches_are_of_one_size_and_of_the_same_places(folders):
+    scenes = Scenes(*folders, seed=0)
+    a, b = scenes[0]
+    assert a.shape == b.shape == (scenes.pairs, 3, 64, 64)
+    # The two differ by nothing but noise: twice σ² = 2 · 25², a little less where it is clipped.
+    assert 900 < (a - b).square().mean().item() < 1300
+    again = Scenes(*folders, seed=0)
+    assert torch.equal(again[0][0], a)
+    for folder in folders:
+        write_picture(Picture(np.zeros((20, 300, 1), np.uint8), None, {}), folder / "flat.png")
+    assert Scenes(*folders, seed=1)[0][0].shape[2:] == (20, 20)
+
+
+def test_what_does_not_match_is_named(folders, tmp_path):
+    out = tmp_path / "weights.pth"
+    (folders[1] / "coffee.png").rename(tmp_path / "kept.png")
+    done = train(folders, out)
+    assert done.returncode == 1 and "second has no coffee" in done.stderr.splitlines()[-1]
+    Image.open(tmp_path / "kept.png").resize((99, 98)).save(folders[1] / "coffee.png")
+    done = train(folders, out)
+    assert done.returncode == 1 and "99×98 pixels, expected the same" in done.stderr.splitlines()[-1]
+    (folders[1] / "coffee.png").write_bytes(b"nothing")
+    done = train(folders, out)
+    assert done.returncode == 1 and "coffee.png" in done.stderr.splitlines()[-1]
+    done = train([tmp_path / "nowhere", folders[1]], out)
+    assert done.returncode == 1 and "nowhere" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
