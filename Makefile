@@ -11,6 +11,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/pytest
 	$(BIN)/python test.py
 

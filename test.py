@@ -46,7 +46,7 @@ class Contract(unittest.TestCase):
     def model(self, pretrained: bool):
         """A fresh `Model` of the project under test."""
         module = importlib.import_module("Miniproject_1.model")
-        place = Path(module.__file__).resolve()
+        place = Path(str(module.__file__)).resolve()
         self.assertTrue(place.is_relative_to(self.project), f"{place} is not PROJECT's")
         model = module.Model()
         if pretrained:

@@ -25,9 +25,9 @@ def main() -> int:
     except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
         if debug:
             raise
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            error = f"{error}; python -m pip install '.[denoise,report]' brings all that a command can need"
-        print(f"python -m Miniproject_1: {error}", file=sys.stderr)
+        remedy = "; python -m pip install '.[denoise,report]' brings all that a command can need"
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        print(f"python -m Miniproject_1: {error}{remedy if missing else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("python -m Miniproject_1: interrupted", file=sys.stderr)

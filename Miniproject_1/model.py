@@ -97,7 +97,7 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.conv2.weight.data.mul_(0.3)
@@ -156,7 +156,7 @@ def muon_and_adamw(
 
     def hand_over_gradients(*_) -> None:
         for matrix, weight in zip(matrices, hidden, strict=True):
-            matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
+            matrix.grad = None if weight.grad is None else weight.grad.permute(0, 2, 3, 1).flatten(1)
 
     muon.register_step_pre_hook(hand_over_gradients)
     return [muon, adamw]
@@ -573,7 +573,7 @@ def is_whole(value: Any) -> bool:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary binary file beside `path`; it becomes `path` when the block ends well.
 
     If the block raises, `path` is left as it was and the temporary file is removed.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..model import Model, UNet, atomic_write, bfloat16, training
 from .machine import describe_machine
@@ -54,8 +55,8 @@ def bench(data: Path, out: Path) -> None:
     }
     print(result["machine"], flush=True)
 
-    few = tuple(part[:TIMED] for part in train_data)
-    ways = {
+    few = train_data[0][:TIMED], train_data[1][:TIMED]
+    ways: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         "original": (AppendixUNet, ORIGINAL),
         "appendix's U-Net, this loop": (AppendixUNet, {}),
         "this project": (UNet, {}),
@@ -63,7 +64,7 @@ def bench(data: Path, out: Path) -> None:
     rates = {}
     for name, (make, options) in ways.items():
         network = make().to(device)
-        first = tuple(part[:640] for part in few)
+        first = few[0][:640], few[1][:640]
         deque(training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
         rates[name] = len(few[0]) / _seconds(partial(deque, training(network, [few], 1, **options), 0))
         report(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
@@ -84,7 +85,7 @@ def bench(data: Path, out: Path) -> None:
     result["prediction_images_per_second"] = rates
 
     # This project's schedule is made to end where its training does, so it is scored only there.
-    short = tuple(part[:SHORT] for part in train_data)
+    short = train_data[0][:SHORT], train_data[1][:SHORT]
     ours = run(Setting(), short, val_data, 1, seed=0)
     original = run(Setting(AppendixUNet, ORIGINAL), train_data, val_data, CAP, seed=0, target=TARGET)
     for name, reached, score, epochs in (
@@ -95,7 +96,11 @@ def bench(data: Path, out: Path) -> None:
         seconds = reached["seconds"][-1]
         report(f"{how} {TARGET:.2f} dB, {name}", f"{score:.2f} dB, {epochs:.2f} epochs, {seconds:.0f} s")
     report(f"time to {TARGET:.2f} dB, ratio", f"{original['seconds'][-1] / ours['seconds'][-1]:.1f}")
-    result["target_db"], result["to_target"] = TARGET, {"this project": ours, "original": original}
+    result["target_db"] = TARGET
+    result["to_target"] = {
+        "this project": ours | {"pairs": len(short[0])},
+        "original": original | {"pairs": len(train_data[0])},
+    }
 
     result["predict_peak_gib"] = {}
     for shape in LARGE:

@@ -74,9 +74,5 @@ def blocks(photographs: list[Path], block: int, generator: torch.Generator) -> t
         noisy, _, clean = noisy_views(smaller, side // block, generator)
         views.append((noisy, clean))
     size = min(clean.shape[-1] for _, clean in views)
-    noisy, clean = zip(*views, strict=True)
-    return _stack(noisy, size), _stack(clean, size)
-
-
-def _stack(images: tuple[Tensor, ...], size: int) -> Tensor:
-    return torch.stack([image[:, :size, :size] for image in images])
+    noisy, clean = (torch.stack([view[i][:, :size, :size] for view in views]) for i in (0, 1))
+    return noisy, clean

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +55,12 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture file, from its header. Raises as `read_picture` does."""
+    with _opened(path) as image:
+        return image.size
+
+
 def read_picture(path: Path) -> Picture:
     """Read a PNG, JPEG, WebP or TIFF file of 8 or 16 bits, grey or colour, with or without alpha.
 
@@ -60,6 +68,30 @@ def read_picture(path: Path) -> Picture:
     Raises `OSError` where it may not be read and `ValueError` where it is no such picture: damaged, of
     several frames, of 32 bits, or so large that it looks like a decompression bomb.
     """
+    with _opened(path) as image:
+        orientation = image.getexif().get(ORIENTATION)
+        kept = {key: image.info.get(key) for key in ("icc_profile", "exif")} | {"orientation": orientation}
+        if image.mode == "CMYK":
+            kept["icc_profile"] = None  # it describes inks, and what is written is RGB
+        if image.format == "PNG" and path.read_bytes()[24] == 16:  # Pillow would drop half of the bits
+            array = _read_png16(path)
+        elif image.format == "TIFF" and set(image.tag_v2[258]) == {16}:
+            array = _read_tiff16(path)
+        elif image.mode.startswith(("I", "F")):
+            raise ValueError("32 bits a channel: only 8 and 16 are denoised")
+        else:
+            grey = image.mode in ("1", "L", "LA", "La")
+            mode = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
+            array = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
+    kept = {key: value for key, value in kept.items() if value}
+    if array.shape[2] in (2, 4):
+        return Picture(array[:, :, :-1], array[:, :, -1:], kept)
+    return Picture(array, None, kept)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[PIL.Image.Image]:
+    """The file as Pillow opens it, checked; within, whatever a decoder finds wrong is a `ValueError`."""
     try:
         with PIL.Image.open(path) as image:
             if image.format not in FORMATS.values():
@@ -68,30 +100,11 @@ def read_picture(path: Path) -> Picture:
                 raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"{image.n_frames} frames: only single pictures are denoised")
-            orientation = image.getexif().get(ORIENTATION)
-            kept = {key: image.info.get(key) for key in ("icc_profile", "exif")} | {
-                "orientation": orientation
-            }
-            if image.mode == "CMYK":
-                kept["icc_profile"] = None  # it describes inks, and what is written is RGB
-            if image.format == "PNG" and path.read_bytes()[24] == 16:  # Pillow would drop half of the bits
-                array = _read_png16(path)
-            elif image.format == "TIFF" and set(image.tag_v2[258]) == {16}:
-                array = _read_tiff16(path)
-            elif image.mode.startswith(("I", "F")):
-                raise ValueError("32 bits a channel: only 8 and 16 are denoised")
-            else:
-                grey = image.mode in ("1", "L", "LA", "La")
-                mode = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
-                array = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
+            yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except Exception as error:  # whatever a decoder finds wrong with a stranger's file
+    except Exception as error:  # a stranger's file
         raise ValueError(f"{path}: {error}") from error
-    kept = {key: value for key, value in kept.items() if value}
-    if array.shape[2] in (2, 4):
-        return Picture(array[:, :, :-1], array[:, :, -1:], kept)
-    return Picture(array, None, kept)
 
 
 def write_picture(picture: Picture, path: Path) -> None:

@@ -40,4 +40,5 @@ def noise_to_noise(
             error += (denoise(one) - other).square().sum().item()
             noise += (one - other).square().sum().item() / 2
             count += one.numel()
-    return tuple(-10 * math.log10(max(each / count / 255**2, 1e-8)) for each in (error, error - noise))
+    measured, clean = (-10 * math.log10(max(each / count / 255**2, 1e-8)) for each in (error, error - noise))
+    return measured, clean

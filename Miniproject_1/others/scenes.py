@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pictures import find_pictures, read_picture
+from .pictures import find_pictures, read_picture, size_of
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
@@ -21,6 +21,9 @@ SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 class Scenes(Sequence):
     """Patches of the pictures that two folders share by name: one shard for `training`.
 
+    From each picture as many as its area deserves, in random places. Where a picture is smaller than
+    `PATCH`, all patches are as small as it is.
+
     held_out: (noisy_a, noisy_b), each 1×3×H×W, of the scenes that are kept back, a tenth of them.
     misaligned: name -> (rows, columns) by which the second shot is shifted against the first, where that is
         half a pixel or more.
@@ -31,30 +34,43 @@ class Scenes(Sequence):
         """Read the folders. Raises `ValueError` where a picture has no twin or one of another size, and as
         `read_picture` does."""
         names = match(first, second)
-        rng = random.Random(seed)
+        rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         kept_back = set(rng.sample(sorted(names), round(HELD_OUT * len(names)) or int(len(names) > 1)))
         self.held_out: list[tuple[Tensor, Tensor]] = []
         self.misaligned: dict[str, tuple[float, float]] = {}
-        training = []
+        # Sizes first, from the headers: so that no more than one scene's pictures are in memory at once.
+        sizes = {name: size_of(paths[0]) for name, paths in names.items() if name not in kept_back}
+        side = min(PATCH, *(min(size) for size in sizes.values()))
+        share = {name: width * height / side**2 for name, (width, height) in sizes.items()}
+        # Twice as many patches as cover everything, but no fewer and no more than these.
+        times = min(max(2, LEAST / sum(share.values())), MOST / sum(share.values()))
+        patches = []
         for name, paths in names.items():
-            a, b = (read_picture(path).tensor() for path in paths)
+            pictures = [read_picture(path) for path in paths]
+            a, b = (picture.tensor() for picture in pictures)
             if a.shape != b.shape:
-                sizes = " and ".join(f"{each.shape[3]}×{each.shape[2]}" for each in (a, b))
-                raise ValueError(f"{paths[0]} and {paths[1]}: {sizes} pixels, expected the same")
+                shapes = " and ".join(f"{each.shape[3]}×{each.shape[2]}" for each in (a, b))
+                raise ValueError(f"{paths[0]} and {paths[1]}: {shapes} pixels, expected the same")
             shift = shift_between(a, b)
             if max(map(abs, shift)) >= SHIFT:
                 self.misaligned[name] = shift
             if name in kept_back:
                 self.held_out.append((_centre(a), _centre(b)))
             else:
-                training.append((a, b))
-        self.patches = cut(training, torch.Generator().manual_seed(seed))
-        self.pairs = len(self.patches[0])
+                # Eight bits are kept as such; beside deeper ones torch.cat makes them float32.
+                a, b = (
+                    x.to(torch.uint8) if p.pixels.itemsize == 1 else x
+                    for x, p in zip((a, b), pictures, strict=True)
+                )
+                patches += [cut(a, b, side, generator) for _ in range(math.ceil(times * share[name]))]
+        first_shots, second_shots = zip(*patches, strict=True)
+        self.patches = torch.cat(first_shots), torch.cat(second_shots)
+        self.pairs = len(patches)
 
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
         return (self.patches,)[index]
 
 
@@ -69,8 +85,8 @@ def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
         if not found or len(named) < len(found):
             raise ValueError(f"{folder}: {'two pictures of one name' if found else 'holds no picture'}")
         folders.append(named)
-    for one, other, folder in ((*folders, second), (*folders[::-1], first)):
-        if alone := sorted(one.keys() - other.keys()):
+    for one, other, folder in ((0, 1, second), (1, 0, first)):
+        if alone := sorted(folders[one].keys() - folders[other].keys()):
             few = ", ".join(alone[:3]) + (" …" if len(alone) > 3 else "")
             raise ValueError(f"{folder} has no {few}: each picture needs a second shot of the same name")
     return {name: (path, folders[1][name]) for name, path in folders[0].items()}
@@ -87,25 +103,11 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
     return float(shift[0]), float(shift[1])
 
 
-def cut(pictures: list[tuple[Tensor, Tensor]], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random patches, the same places in both shots, from each picture as many as its area deserves.
-
-    Twice as many as cover everything, but `LEAST` or more and `MOST` or fewer. Where a picture is smaller
-    than `PATCH`, all patches are as small as it is.
-    """
-    side = min(PATCH, *(min(a.shape[2:]) for a, _ in pictures))
-    share = [a.shape[2] * a.shape[3] / side**2 for a, _ in pictures]
-    times = min(max(2, LEAST / sum(share)), MOST / sum(share))
-    patches: list[tuple[Tensor, Tensor]] = []
-    for (a, b), size in zip(pictures, share, strict=True):
-        for _ in range(math.ceil(times * size)):
-            top, left = (
-                int(torch.randint(length - side + 1, (), generator=generator)) for length in a.shape[2:]
-            )
-            place = (..., slice(top, top + side), slice(left, left + side))
-            patches.append((a[place], b[place]))
-    first, second = (torch.cat(each) for each in zip(*patches, strict=True))
-    return first, second
+def cut(a: Tensor, b: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A patch of side×side pixels from a random place, the same in both."""
+    top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in a.shape[2:])
+    place = (..., slice(top, top + side), slice(left, left + side))
+    return a[place].clone(), b[place].clone()  # a view would keep the whole picture in memory
 
 
 def _centre(images: Tensor) -> Tensor:

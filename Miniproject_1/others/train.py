@@ -1,5 +1,7 @@
 """Long training: stopped, killed and gone on with; from more files than memory holds; on many devices."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
@@ -7,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +19,9 @@ from ..model import Model, atomic_write, training
 from .machine import describe_machine, new_model
 from .pairs import load_images
 from .psnr import noise_to_noise, psnr
+
+if TYPE_CHECKING:  # needs the libraries for pictures, and is imported where they are read
+    from .scenes import Scenes
 
 
 class Shards(Sequence):
@@ -39,7 +45,7 @@ class Shards(Sequence):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
         noisy_a, noisy_b = load_images(self.paths[index], mmap=True)
         end = len(noisy_a) - (self.kept_back if index == len(self) - 1 else 0)
         return noisy_a[:end], noisy_b[:end]
@@ -81,8 +87,9 @@ def train(
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
         if out.exists() and not resume:
             raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
-        shards = Shards(data[0]) if len(data) == 1 else _scenes(*data, seed, rank)
-        recipe = {"pairs": shards.pairs, "epochs": epochs, "seed": seed, "learning_rate": learning_rate}
+        shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
+        recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
+        recipe["learning_rate"] = learning_rate
         if start:
             recipe["start"] = start.name
         state, record = _saved_state(model, out, recipe) if out.exists() else (None, [])
@@ -108,9 +115,9 @@ def train(
                     raise KeyboardInterrupt
 
 
-def _scenes(first: Path, second: Path, seed: int, rank: int) -> Sequence:
+def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
     """Read the two folders and say what was found there."""
-    from .scenes import Scenes  # needs the libraries for pictures
+    from .scenes import Scenes
 
     scenes = Scenes(first, second, seed)
     if rank == 0:
@@ -150,7 +157,7 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
         axes.plot([each["epoch"] for each in record], [each[name] for each in record], style, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel("PSNR in dB, on pairs kept back" if len(names) > 1 else (names or ["loss"])[0])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend()
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
@@ -185,7 +192,7 @@ def _processes() -> Iterator[int]:
 def _stop_signals() -> Iterator[list[int]]:
     """Within, the first SIGINT or SIGTERM is only noted in the list; a second one acts as ever."""
     noted: list[int] = []
-    usual = {}
+    usual: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
         noted.append(number)

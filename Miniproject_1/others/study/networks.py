@@ -90,7 +90,7 @@ def initialised(initialise: Callable[[Tensor], Tensor]) -> AppendixUNet:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             initialise(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
     return network
 
 
@@ -116,7 +116,8 @@ def normalised_unet() -> UNet:
     network = UNet()
     for block in network.modules():
         if isinstance(block, ResidualBlock):
-            block.conv1 = nn.Sequential(block.conv1, nn.BatchNorm2d(block.conv1.out_channels))
+            normalised = nn.Sequential(block.conv1, nn.BatchNorm2d(block.conv1.out_channels))
+            block.add_module("conv1", normalised)
     return network
 
 

@@ -23,7 +23,7 @@ COLUMN = 3.35  # inches: the width of a column of the report
 PAGE = 7.0  # inches: of both
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "P")
-STYLE = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
+STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
 BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
 
 Runs = list[dict[str, Any]]
@@ -125,7 +125,7 @@ def curves(settings: dict[str, Runs]) -> Figure:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation PSNR in dB")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     figure.legend(loc="outside right center", fontsize=6.5, frameon=False)  # over no line, wherever they go
     return figure
 
@@ -161,17 +161,18 @@ def architecture(model: Model) -> Figure:
     axes.set_axis_off()
     axes.set_xlim(-0.4, last + 0.4)
     axes.set_ylim(-bottom - 0.4, 0.4)
-    boxes = {}
+    boxes: dict[int, Any] = {}
 
     def box(x: int, level: int, text: str, shade: str = "0.88") -> None:
         style = {"boxstyle": "round,pad=0.4", "facecolor": shade, "edgecolor": "black", "linewidth": 0.7}
         boxes[x] = axes.text(x, -level, text, ha="center", va="center", fontsize=6.5, bbox=style)
 
     def arrow(start: int, end: int, style: str = "-") -> None:
-        properties = {"arrowstyle": "->", "linewidth": 0.7, "linestyle": style, "shrinkA": 0, "shrinkB": 1}
-        properties |= {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
-        places = (boxes[each].get_position() for each in (end, start))
-        axes.annotate("", *places, arrowprops=properties)
+        patches = (boxes[each].get_bbox_patch() for each in (start, end))
+        ends = dict(zip(("patchA", "patchB"), patches, strict=True), shrinkA=0, shrinkB=1)
+        properties = {"arrowstyle": "->", "linewidth": 0.7, "linestyle": style, **ends}
+        tip, tail = (boxes[each].get_position() for each in (end, start))
+        axes.annotate("", tip, tail, arrowprops=properties)
 
     box(0, 0, "3×3", "white")
     box(last, 0, "3×3", "white")

@@ -172,9 +172,9 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
         )
         measured = next(same, None) or run(setting, train_data[setting.file], val_data, epochs, seed)
         done.append({"study": name, "setting": label, "seed": seed, **budget, **measured})
-        with atomic_write(results / f"{name}.jsonl") as file:
+        with atomic_write(results / f"{name}.jsonl") as target:
             lines = [*read_runs(results, name), done[-1]]
-            file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
+            target.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
         score, rotated, seconds = measured["psnr"][-1], measured["psnr_rotations"], measured["seconds"][-1]
         print(f"{name}: {label}, seed {seed}: {score:.3f} dB, with rotations {rotated:.3f}, {seconds:.0f} s")
 
@@ -201,8 +201,10 @@ def run(
     device = Model().device
     network = setting.network().to(device)
     kept = round(len(train_data[0]) * setting.part)
-    pairs = tuple(part[:kept] for part in train_data)
-    scores, seconds, scoring, start = [], [], 0.0, time.perf_counter()
+    pairs = train_data[0][:kept], train_data[1][:kept]
+    scores: list[float] = []
+    seconds: list[float] = []
+    scoring, start = 0.0, time.perf_counter()
     for _, loss, _ in training(network, [pairs], round(epochs / setting.part), **setting.options):
         if loss is not None:
             now = time.perf_counter()
