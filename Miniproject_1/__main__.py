@@ -52,12 +52,18 @@ def _train(*, data: list[Path], **options: Any) -> None:
     train(data, **options)
 
 
-def _evaluate(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
+def _evaluate(**options: Any) -> None:
     from .others.evaluate import evaluate
+
+    evaluate(**options)
+
+
+def _robustness(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
     from .others.pairs import find_photographs, split_photographs
+    from .others.robustness import robustness
 
     held_out = split_photographs(find_photographs(photos), val=val, seed=seed)[1] if photos else []
-    evaluate(photographs=held_out, seed=seed, **options)
+    robustness(photographs=held_out, seed=seed, **options)
 
 
 def _demo(*, out: Path, **options: Any) -> None:
@@ -148,19 +154,27 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
     _add_device(train)
 
-    evaluate = command(_evaluate, "PSNR under the course's noise and others", "data --photos photos")
+    evaluate = command(_evaluate, "PSNR and SSIM beside those of scikit-image's denoisers", "data")
     evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
     evaluate.add_argument(
+        "--out", type=Path, default=Path("evaluate.png"), help="worst and best pictures (default %(default)s)"
+    )
+    evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    _add_device(evaluate)
+
+    robustness = command(_robustness, "PSNR under the course's noise and others", "data --photos photos")
+    robustness.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    robustness.add_argument(
         "--photos",
         type=Path,
         help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
         "holds out",
     )
-    evaluate.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    evaluate.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    evaluate.add_argument("--out", type=Path, help="file for the numbers, as JSON")
-    evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
-    _add_device(evaluate)
+    robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
+    robustness.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
+    robustness.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    _add_device(robustness)
 
     demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")

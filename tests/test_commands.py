@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 import torch
 from conftest import run
 from PIL import Image
 
 import Miniproject_1.others.bench as bench_module
 from Miniproject_1.model import UNet
+from Miniproject_1.others.psnr import psnr as psnr_of
 
 
 def test_demo_writes_the_picture_it_names(tmp_path):
@@ -76,6 +78,20 @@ def test_bench_measures_both_ways_of_training(data, monkeypatch, capsys, tmp_pat
     assert f"{ratio:.1f}" in printed
     assert all(0.1 < peak < 4 for peak in result["predict_peak_gib"].values())
     assert len(result["predict_peak_gib"]) == 2
+
+
+def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):
+    torch.save(tuple(part[:24].clone() for part in val_data), tmp_path / "val_data.pkl")
+    done = run("-m", "Miniproject_1", "evaluate", tmp_path, "--out", tmp_path / "sheet.png")
+    assert done.returncode == 0, done.stderr
+    rows = {line[:28].strip(): line[28:].split() for line in done.stdout.splitlines()[2:-1]}
+    assert len(rows) == 6
+    psnr, ssim = ({name: float(row[i]) for name, row in rows.items()} for i in (0, 2))
+    assert psnr["noisy"] == pytest.approx(psnr_of(*(part[:24] for part in val_data)).mean().item(), abs=0.006)
+    assert all(psnr["this model"] > value + 1 for name, value in psnr.items() if name != "this model")
+    assert all(0 < value < 1 for value in ssim.values()) and ssim["this model"] == max(ssim.values())
+    with Image.open(tmp_path / "sheet.png") as image:
+        image.load()
 
 
 def test_bad_data_ends_with_one_line(tmp_path):

@@ -56,7 +56,7 @@ def test_other_noises_go_into_the_first_picture_of_their_share_of_pairs(tmp_path
         write_pairs(photographs, tmp_path, pairs=2, other_noises=1.5)
 
 
-def test_evaluate_lists_every_noise(data, tmp_path):
+def test_robustness_lists_every_noise(data, tmp_path):
     from PIL import Image
 
     photographs = tmp_path / "photographs"
@@ -65,7 +65,7 @@ def test_evaluate_lists_every_noise(data, tmp_path):
         with Image.open(path) as image:
             image.convert("RGB").resize((256, 256)).save(photographs / f"{path.stem}.png")
     out = tmp_path / "noises.json"
-    done = run("-m", "Miniproject_1", "evaluate", data, "--photos", photographs, "--val", 2, "--out", out)
+    done = run("-m", "Miniproject_1", "robustness", data, "--photos", photographs, "--val", 2, "--out", out)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["psnr"]
     assert len(rows) == 9

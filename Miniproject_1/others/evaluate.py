@@ -1,78 +1,115 @@
-"""How well `bestmodel.pth` denoises: the course's noise, and others that it may meet."""
+"""A model beside the denoisers that a user would otherwise reach for."""
 
-import json
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from skimage import restoration
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from ..model import atomic_write
-from .machine import describe_machine, load_model
-from .noises import gaussian, poisson, salt_and_pepper
-from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
+from .demo import Example, before_and_after
+from .machine import load_model
+from .pairs import load_images
 from .psnr import psnr
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    tqdm = None
+
+TUNED_ON = 100  # images on which each tool's setting is chosen
+SHOWN = 10  # worst and best pictures
+
+# scikit-image's: a picture H×W×3 in [0, 1] and a setting -> the picture denoised; and the settings tried.
+TOOLS: dict[str, tuple[Callable, dict[str, tuple[float, ...]]]] = {
+    "non-local means": (
+        partial(restoration.denoise_nl_means, patch_size=3, patch_distance=7, channel_axis=2),
+        {"h": (0.04, 0.06, 0.08, 0.1, 0.13, 0.16)},
+    ),
+    "total variation": (
+        partial(restoration.denoise_tv_chambolle, channel_axis=2),
+        {"weight": (0.03, 0.05, 0.07, 0.1, 0.14, 0.2)},
+    ),
+    "wavelet": (
+        partial(restoration.denoise_wavelet, channel_axis=2, convert2ycbcr=True, rescale_sigma=True),
+        {"sigma": (0.03, 0.05, 0.07, 0.1, 0.14)},
+    ),
+    "bilateral": (
+        partial(restoration.denoise_bilateral, channel_axis=2),
+        {"sigma_color": (0.1, 0.2, 0.4), "sigma_spatial": (0.7, 1, 1.5)},
+    ),
+}
+
+
+class Row(NamedTuple):
+    """What one denoiser makes of all images: PSNR in dB and SSIM of each, and the seconds for all."""
+
+    psnr: Tensor
+    ssim: Tensor
+    seconds: float
+
+    def __str__(self) -> str:
+        numbers = (f"{x.mean():8.2f} {x.median():7.2f}" for x in (self.psnr, self.ssim))
+        return f"{'  '.join(numbers)} {self.seconds:8.1f}"
 
 
 def evaluate(
-    data: Path,
-    *,
-    photographs: list[Path],
-    seed: int,
-    weights: Path | None = None,
-    device: str | None = None,
-    out: Path | None = None,
-) -> None:
-    """Print the mean PSNR in dB, noisy and denoised, for each noise, and write it to `out` as JSON.
+    data: Path, *, out: Path, weights: Path | None = None, device: str | None = None
+) -> dict[str, Row]:
+    """Print PSNR and SSIM, mean and median, on `data/val_data.pkl`; draw the worst and the best into `out`.
 
-    The course's noise is that of `data/val_data.pkl`; Gaussian, Poisson and salt and pepper are put on
-    its clean images. Blocks of other sizes need `photographs` and are left out without any.
+    The noisy input, the model, and scikit-image's non-local means, total variation, wavelet and bilateral
+    denoisers, each at the setting that has the highest mean PSNR on the first hundred images.
     """
     noisy, clean = load_images(data / "val_data.pkl")
     model = load_model(weights, device)
-    generator = torch.Generator().manual_seed(seed)
-    cases = {
-        "the course's, blocks of 8×8": (noisy, clean),
-        **{f"Gaussian, σ {sigma}": (gaussian(clean, sigma, generator), clean) for sigma in (10, 25, 50)},
-        "Poisson, 30 counts": (poisson(clean, 30, generator), clean),
-        "salt and pepper, 10 %": (salt_and_pepper(clean, 0.1, generator), clean),
-    }
-    if photographs:
-        for block in (2, 4, 16):
-            cases[f"blocks of {block}×{block}"] = blocks(photographs, block, generator)
-    rows = {}
-    print(f"{'mean PSNR in dB':30s} images   noisy  denoised")
-    for name, (images, targets) in cases.items():
-        before, after = (psnr(each, targets).mean().item() for each in (images, model.predict(images)))
-        rows[name] = {"images": len(images), "noisy": round(before, 3), "denoised": round(after, 3)}
-        print(f"{name:30s} {len(images):6,} {before:7.2f} {after:9.2f}", flush=True)
-    black = psnr(torch.zeros_like(clean), clean).mean().item()
-    print(f"{'a black image':30s} {len(clean):6,} {black:17.2f}")
-    others = [row["denoised"] for row in list(rows.values())[1:]]
-    print(f"{f'mean of the {len(others)} others':45s} {sum(others) / len(others):9.2f}")
-    if out:
-        result = {
-            "machine": describe_machine(model.device),
-            "seed": seed,
-            "black": round(black, 3),
-            "psnr": rows,
-        }
-        with atomic_write(out) as file:
-            file.write(json.dumps(result, indent=2, ensure_ascii=False).encode() + b"\n")
+    print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")
+    print(f"{'':28s}{'mean  median':>16s}{'mean  median':>18s}", flush=True)
+    rows = {"noisy": _row(noisy, clean, 0.0)}
+    start = time.perf_counter()
+    denoised = model.predict(noisy)
+    rows["this model"] = _row(denoised, clean, time.perf_counter() - start)
+    for name in ("noisy", "this model"):
+        print(f"{name:28s}{rows[name]}", flush=True)
+    for name, (tool, grid) in TOOLS.items():
+        settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        few = noisy[:TUNED_ON]
+        bar = tqdm(settings, name, unit="setting") if tqdm else settings
+        scores = [psnr(_apply(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar]
+        best = settings[scores.index(max(scores))]
+        start = time.perf_counter()
+        made = _apply(partial(tool, **best), noisy)
+        rows[name] = _row(made, clean, time.perf_counter() - start)
+        chosen = ", ".join(f"{key} {value:g}" for key, value in best.items())
+        print(f"{name:28s}{rows[name]}  {chosen}", flush=True)
+    before, after = rows["noisy"].psnr.tolist(), rows["this model"].psnr.tolist()
+    order = sorted(range(len(noisy)), key=after.__getitem__)
+    shown = order[:SHOWN] + order[-SHOWN:] if len(order) > 2 * SHOWN else order
+    pictures = [Example(f"{i}", noisy[i], denoised[i], clean[i], before[i], after[i]) for i in shown]
+    with atomic_write(out) as file:
+        before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
+    print(f"the {SHOWN} worst and the {SHOWN} best: {out.resolve()}")
+    return rows
 
 
-def blocks(photographs: list[Path], block: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The photographs under the course's noise with blocks of this many pixels a side: noisy, clean.
+def _apply(tool: Callable, images: Tensor) -> Tensor:
+    """N×3×H×W in [0, 255], one image after the other."""
+    pictures = (image.permute(1, 2, 0).numpy() / np.float32(255) for image in images)
+    made = [torch.from_numpy(np.asarray(tool(each), np.float32)) for each in pictures]
+    return torch.stack(made).permute(0, 3, 1, 2).clamp(0, 1) * 255
 
-    A photograph's centre square is reduced until 32×32 blocks cover it; where it is too small for that,
-    it stays as it is, and fewer blocks make a smaller picture. All are cut to the smallest one's size.
-    """
-    views = []
-    for path in photographs:
-        square = centre_square(open_photograph(path))
-        side = min(SIZE, square.size[0] // block) * block
-        smaller = square.resize((side, side)) if side == SIZE * block else square.crop((0, 0, side, side))
-        noisy, _, clean = noisy_views(smaller, side // block, generator)
-        views.append((noisy, clean))
-    size = min(clean.shape[-1] for _, clean in views)
-    noisy, clean = (torch.stack([view[i][:, :size, :size] for view in views]) for i in (0, 1))
-    return noisy, clean
+
+def _row(images: Tensor, clean: Tensor, seconds: float) -> Row:
+    pairs = (
+        (image.permute(1, 2, 0).float().numpy(), target.permute(1, 2, 0).float().numpy())
+        for image, target in zip(images, clean, strict=True)
+    )
+    ssim = [structural_similarity(*pair, channel_axis=2, data_range=255) for pair in pairs]
+    return Row(psnr(images, clean), torch.tensor(ssim), seconds)

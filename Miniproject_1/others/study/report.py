@@ -32,7 +32,7 @@ Runs = list[dict[str, Any]]
 def report(results: Path, out: Path) -> None:
     """Write the report as PDF. Nothing is trained.
 
-    results: folder with what `study`, `bench` and `evaluate` have kept, and `published.json`.
+    results: folder with what `study`, `bench` and `robustness` have kept, and `published.json`.
     Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst,
     matplotlib or scikit-image is.
     """
