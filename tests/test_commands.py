@@ -63,7 +63,7 @@ def test_pretrain_goes_on_from_given_weights_and_adds_blocks(data, tmp_path):
 
 def test_bench_measures_both_ways_of_training(data, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench_module, "LARGE", ((10, 3, 32, 32), (1, 3, 40, 50)))
-    for name, value in (("TIMED", 320), ("SHORT", 320), ("CAP", 2), ("TARGET", 18.5)):
+    for name, value in (("TIMED", 320), ("SHORT", 320), ("CAP", 2), ("TARGET", 18.5), ("SHARD", 640)):
         monkeypatch.setattr(bench_module, name, value)
     bench_module.bench(data, tmp_path / "bench.json")
     printed = capsys.readouterr().out
@@ -76,8 +76,8 @@ def test_bench_measures_both_ways_of_training(data, monkeypatch, capsys, tmp_pat
     assert len(reached["original"]["psnr"]) == 2 and len(reached["this project"]["psnr"]) == 1
     ratio = reached["original"]["seconds"][-1] / reached["this project"]["seconds"][-1]
     assert f"{ratio:.1f}" in printed
-    assert all(0.1 < peak < 4 for peak in result["predict_peak_gib"].values())
-    assert len(result["predict_peak_gib"]) == 2
+    assert all(0.1 < peak < 4 for peak in result["peak_gib"].values())
+    assert len(result["peak_gib"]) == 4
 
 
 def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):

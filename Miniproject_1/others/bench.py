@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,15 +25,26 @@ TIMED = 6_400  # pairs that are timed: enough for the first steps not to matter
 TARGET = 25.40  # dB on the validation images: where the original report's final model stands
 SHORT = 32_000  # pairs that one short training of this project's sees on its way to TARGET
 CAP = 10  # epochs after which the original way is stopped
-LARGE = ((50_000, 3, 32, 32), (1, 3, 4096, 4096))  # inputs whose prediction's memory is measured
+LARGE = ((10_000, 3, 32, 32), (1, 3, 4096, 4096))  # inputs whose prediction's memory is measured
+SHARD = 12_500  # pairs a file in the measurement of how training's memory grows with the number of files
 
-# A process of its own for each shape: a process remembers its peak for as long as it lives.
-PREDICT_AND_WEIGH = """
-import resource, sys, torch
-from Miniproject_1 import Model
+# Each in a process of its own: a process remembers its peak for as long as it lives.
+PREDICT = """
 model = Model()
 model.load_pretrained_model()
 model.predict(torch.randint(0, 256, {shape}, dtype=torch.uint8))
+"""
+TRAIN = """
+from collections import deque
+from pathlib import Path
+from Miniproject_1.model import UNet, training
+from Miniproject_1.others.train import Shards
+deque(training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
+"""
+WEIGHED = """
+import resource, sys, torch
+from Miniproject_1 import Model
+{work}
 kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(kilobytes / (2**20 if sys.platform == "linux" else 2**30))
 """
@@ -102,26 +114,33 @@ def bench(data: Path, out: Path) -> None:
         "original": original | {"pairs": len(train_data[0])},
     }
 
-    result["predict_peak_gib"] = {}
+    result["peak_gib"] = peaks = {}
     for shape in LARGE:
-        text = "×".join(str(size) for size in shape)
-        start = time.perf_counter()
-        child = subprocess.run(
-            [sys.executable, "-c", PREDICT_AND_WEIGH.format(shape=shape)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        result["predict_peak_gib"][text] = float(child.stdout)
-        seconds = time.perf_counter() - start
-        report(f"peak memory, {text}", f"{float(child.stdout):.2f} GiB, {seconds:.0f} s with start-up")
+        text = f"predict {'×'.join(map(str, shape))}"
+        peaks[text] = _peak(PREDICT.format(shape=shape))
+    with tempfile.TemporaryDirectory() as folder:
+        shard = tuple(part[:SHARD].clone() for part in train_data)
+        for number in range(8):
+            torch.save(shard, Path(folder) / f"train_data_{number}.pkl")
+            if number in (0, 7):
+                text = f"train, files of {len(shard[0]):,} pairs: {number + 1}"
+                peaks[text] = _peak(TRAIN.format(folder=folder))
+    for text, peak in peaks.items():
+        report(f"peak memory, {text}", f"{peak:.2f} GiB")
     with atomic_write(out) as file:
         file.write(json.dumps(result, indent=2).encode() + b"\n")
 
 
 def report(what: str, value: str) -> None:
     print(f"{what:52s} {value}", flush=True)
+
+
+def _peak(work: str) -> float:
+    """The most memory, in GiB, that a new process which does this has had."""
+    place = Path(__file__).parents[2]
+    command = [sys.executable, "-c", WEIGHED.format(work=work)]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 def _seconds(work: Callable[[], Any]) -> float:
