@@ -38,9 +38,9 @@ BATCH_SIZE = 64
 FORMAT = 1  # of the files that Model.save writes
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
-ROTATIONS = (0, 3, 5)  # the ways of `dihedral` that predict averages: by 0°, 180° and 90°
+ROTATIONS = (0, 3)  # the ways of `dihedral` that predict averages: as it is, and turned by 180°
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
-PIXELS_AT_ONCE = 2**16  # ... and batches so that no more pixels than about this are in flight
+PIXELS_AT_ONCE = 2**15  # ... and batches so that no more pixels than about this are in flight
 
 # ------------------------------------------------------------------------------------------------
 # The network
@@ -457,8 +457,8 @@ class Model:
         x: N×3×H×W, `uint8` or floating point, values in [0, 255]; any N, H and W, on any device.
         Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
 
-        Each picture becomes the mean of the network's answers to three of its rotations. All is computed in
-        `float32`, on tiles that overlap by as much as the network can see: what a pixel becomes depends
+        Each picture becomes the mean of the network's answers to it and to it turned by 180°. All is computed
+        in `float32`, on tiles that overlap by as much as the network can see: what a pixel becomes depends
         neither on the batch it is in nor on the tiling, and memory is bounded whatever N, H and W.
         Raises `TypeError` or `ValueError` for anything else.
         """
