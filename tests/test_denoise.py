@@ -160,7 +160,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
         done = denoise(*arguments, "-o", out)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert words in done.stderr
-        assert "Traceback" in denoise(*arguments, "-o", out, "--debug").stderr
+    assert "Traceback" in denoise(*arguments, "-o", out, "--debug").stderr
     assert not out.exists()
     for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.bmp"):
         deep = noisy.astype(np.uint16) if "deep" in name else noisy

@@ -98,6 +98,8 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
 
     grey = (np.asarray(_centre(each)[0].mean(0)) for each in (a, b))
     one, other = (each - each.mean() for each in grey)
+    if not one.any() or not other.any():
+        return 0.0, 0.0  # nothing to see by which it could be shifted
     # Not divided by the spectrum's magnitude: that would count pure noise as much as the scene.
     shift = phase_cross_correlation(one, other, upsample_factor=10, normalization=None)[0]
     return float(shift[0]), float(shift[1])
