@@ -3,7 +3,7 @@
 Noise2Noise (Lehtinen et al. 2018, arXiv 1803.04189) learns to denoise from pairs of noisy pictures.
 With the squared error, a network that must guess one noisy picture from another can do no better
 than to answer the mean of all the pictures it might have been, and where the noise has zero mean,
-that is the clean picture. So nothing here ever sees a clean one.
+that is the clean picture. So no clean picture is needed to learn from.
 
 Images are N×3×H×W with values in [0, 255] at every public door.
 """
@@ -171,7 +171,7 @@ class Progress(NamedTuple):
     """Where a training stands."""
 
     epoch: int  # 1 ... epochs
-    loss: float | None  # the epoch's mean loss once it is done; None after each of its steps
+    loss: float | None  # the epoch's mean loss after its last step; None after the others
     state: Callable[[], dict[str, Any]]  # returns all that it takes to go on from here
 
 
@@ -192,9 +192,9 @@ def training(
 ) -> Iterator[Progress]:
     """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
-    A generator: it works while it is asked for the next `Progress`, one after each step and one at each
-    epoch's end, and can be left at any of them. Where `torch.distributed` is initialised, each process
-    takes its share of every batch.
+    A generator: it works while it is asked for the next `Progress`, one after each step, the last one of
+    an epoch with its loss, and can be left at any of them. Where `torch.distributed` is initialised, each
+    process takes its share of every batch.
 
     shards: one or more of (noisy_a, noisy_b), each N×3×H×W, two noisy pictures of each scene, values in
         [0, 255]. One at a time is on the device.
@@ -209,9 +209,12 @@ def training(
     low_precision: bfloat16 and the channels-last layout, on devices that compute faster so.
     state: from a `Progress` of the same training, to go on from there as if it had never stopped.
 
-    Raises `FloatingPointError` when the loss or a weight becomes NaN or infinite; the network then has
-    the weights that were last seen to be good, `CHECK_EVERY` steps before at most.
+    Raises `ValueError` for less than one epoch, and `FloatingPointError` when the loss or a weight becomes
+    NaN or infinite; the network then has the weights that were last seen to be good, `CHECK_EVERY` steps
+    before at most.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs: expected 1 or more, got {epochs}")
     device = next(network.parameters()).device
     layout = torch.channels_last if low_precision else torch.contiguous_format
     network.to(memory_format=layout)
@@ -269,7 +272,8 @@ def training(
                 good = _copy(network)
                 losses += recent
                 unchecked = []
-            yield Progress(epoch, None, now)
+            if step % batches:
+                yield Progress(epoch, None, now)
         mean_loss = sum(losses) / len(losses)
         if tqdm is None and rank == 0:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)

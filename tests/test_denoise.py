@@ -144,6 +144,24 @@ def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, no
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
+def test_files_that_others_wrote_are_read_right(tmp_path, noisy):
+    # 12 of 16 bits that mean something, as the file itself says.
+    deep = noisy.astype(np.uint16) << 8
+    rows = (deep >> 4).reshape(len(deep), -1)
+    with (tmp_path / "twelve.png").open("wb") as file:
+        png.Writer(deep.shape[1], deep.shape[0], greyscale=False, bitdepth=12).write(file, rows)
+    tifffile.imwrite(tmp_path / "lzw.tif", deep, photometric="rgb", compression="lzw")
+    preview = Image.fromarray(noisy[::4, ::4].copy())
+    Image.fromarray(noisy).save(
+        tmp_path / "camera.jpg", "MPO", save_all=True, append_images=[preview], quality=95
+    )
+    for name in ("twelve.png", "lzw.tif"):
+        found = read_picture(tmp_path / name).tensor()[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(found, noisy, atol=1.1, err_msg=name)
+    found = read_picture(tmp_path / "camera.jpg").pixels.astype(float)
+    assert found.shape == noisy.shape and np.abs(found - noisy).mean() < 8
+
+
 def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -156,8 +174,9 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
         ((tmp_path / "*" / "same.png",), "two pictures would become"),
         ((source, "--weights", tmp_path / "damaged.pth"), "damaged.pth"),
         ((source, "--device", "abacus"), "abacus"),
+        ((tmp_path / "one", "--force", "-o", tmp_path / "one"), "would be replaced"),
     ):
-        done = denoise(*arguments, "-o", out)
+        done = denoise("-o", out, *arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert words in done.stderr
     assert "Traceback" in denoise(*arguments, "-o", out, "--debug").stderr

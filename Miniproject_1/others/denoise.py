@@ -58,7 +58,7 @@ def denoise(
                 say(f"{source}: {_scores(picture, denoised, reference)}")
         except (OSError, ValueError) as error:
             failed += 1
-            say(str(error), file=sys.stderr)
+            say(str(error) if str(source) in str(error) else f"{source}: {error}", file=sys.stderr)
     if failed:
         raise ValueError(f"{failed} of {len(jobs)} pictures failed")
 
@@ -69,7 +69,8 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
     for each in inputs:
         path = Path(each)
         if path.is_dir():
-            found += [(picture, picture.relative_to(path)) for picture in find_pictures(path)]
+            pictures = [each for each in find_pictures(path) if not each.is_relative_to(output)]
+            found += [(picture, picture.relative_to(path)) for picture in pictures]
         elif path.exists():
             found.append((path, Path(path.name)))
         else:
@@ -83,6 +84,10 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
         jobs = [(found[0][0], output)]
     else:
         jobs = [(source, output / name) for source, name in found]
+    if len(found) > 1 and output.is_file():
+        raise FileExistsError(f"{output} is a file, expected a folder for {len(found)} pictures")
+    if same := next((source for source, target in jobs if source.resolve() == target.resolve()), None):
+        raise FileExistsError(f"{same} would be replaced by what is made of it: name another output")
     written = [target for _, target in jobs]
     written += [_comparison(target) for target in written] if compare else []
     if twice := next((path for path, times in Counter(written).items() if times > 1), None):

@@ -163,6 +163,7 @@ def write_pairs(
     _save((noisy_a, noisy_b), out / "train_data.pkl")
     if val:
         _save((noisy, clean), out / "val_data.pkl")
+    (out / "oracle_data.pkl").unlink(missing_ok=True)
     if oracle:
         _save((noisy_a, target), out / "oracle_data.pkl")
     return Written(pairs, min(pairs, len(train)), val, len(held_out), **skipped)

@@ -75,7 +75,7 @@ def read_picture(path: Path) -> Picture:
             kept["icc_profile"] = None  # it describes inks, and what is written is RGB
         if image.format == "PNG" and path.read_bytes()[24] == 16:  # Pillow would drop half of the bits
             array = _read_png16(path)
-        elif image.format == "TIFF" and set(image.tag_v2[258]) == {16}:
+        elif image.format == "TIFF" and set(image.tag_v2.get(258, (1,))) == {16}:
             array = _read_tiff16(path)
         elif image.mode.startswith(("I", "F")):
             raise ValueError("32 bits a channel: only 8 and 16 are denoised")
@@ -94,11 +94,12 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
     """The file as Pillow opens it, checked; within, whatever a decoder finds wrong is a `ValueError`."""
     try:
         with PIL.Image.open(path) as image:
-            if image.format not in FORMATS.values():
+            photograph = image.format == "MPO"  # a camera's JPEG with a preview behind it
+            if image.format not in FORMATS.values() and not photograph:
                 raise ValueError(f"{image.format} is not one of {', '.join(dict.fromkeys(FORMATS.values()))}")
             if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
-            if getattr(image, "n_frames", 1) > 1:
+            if getattr(image, "n_frames", 1) > 1 and not photograph:
                 raise ValueError(f"{image.n_frames} frames: only single pictures are denoised")
             yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError):
@@ -139,7 +140,9 @@ def write_picture(picture: Picture, path: Path) -> None:
 def _read_png16(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         width, height, rows, info = png.Reader(file=file).asDirect()
-        return np.vstack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
+        array = np.vstack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
+    # Where the file says that fewer bits mean anything, pypng leaves only those.
+    return array << (16 - info["bitdepth"])
 
 
 def _write_png16(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> None:

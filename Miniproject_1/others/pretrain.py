@@ -34,6 +34,7 @@ def pretrain(
     noisy_a, noisy_b = load_images(data / "train_data.pkl")
     noisy, clean = load_images(data / "val_data.pkl")
     part = out.with_name(out.name + ".part")
+    part.unlink(missing_ok=True)  # an earlier run's, which was stopped
     torch.manual_seed(seed)
     model = Model()
     network = UNet(widths, blocks)

@@ -13,7 +13,7 @@ from .pictures import find_pictures, read_picture, size_of
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
-HELD_OUT = 0.1  # of the scenes
+HELD_OUT, MOST_HELD_OUT = 0.1, 20  # of the scenes: a tenth, but no more than so many
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 
@@ -25,8 +25,8 @@ class Scenes(Sequence):
     `PATCH`, all patches are as small as it is.
 
     held_out: (noisy_a, noisy_b), each 1×3×H×W, of the scenes that are kept back, a tenth of them.
-    misaligned: name -> (rows, columns) by which the second shot is shifted against the first, where that is
-        half a pixel or more.
+    misaligned: name -> (rows, columns) by which the second shot lies lower and further right than the first,
+        where either is half a pixel or more.
     pairs: how many patches there are.
     """
 
@@ -35,7 +35,8 @@ class Scenes(Sequence):
         `read_picture` does."""
         names = match(first, second)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        kept_back = set(rng.sample(sorted(names), round(HELD_OUT * len(names)) or int(len(names) > 1)))
+        number = min(round(HELD_OUT * len(names)), MOST_HELD_OUT) or int(len(names) > 1)
+        kept_back = set(rng.sample(sorted(names), number))
         self.held_out: list[tuple[Tensor, Tensor]] = []
         self.misaligned: dict[str, tuple[float, float]] = {}
         # Sizes first, from the headers: so that no more than one scene's pictures are in memory at once.
@@ -93,7 +94,7 @@ def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """By how many (rows, columns) b must be moved to lie on a, by the peak of their cross-correlation."""
+    """By how many (rows, columns) b is moved against a: where their cross-correlation has its peak."""
     from skimage.registration import phase_cross_correlation
 
     grey = (np.asarray(_centre(each)[0].mean(0)) for each in (a, b))
@@ -102,7 +103,7 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
         return 0.0, 0.0  # nothing to see by which it could be shifted
     # Not divided by the spectrum's magnitude: that would count pure noise as much as the scene.
     shift = phase_cross_correlation(one, other, upsample_factor=10, normalization=None)[0]
-    return float(shift[0]), float(shift[1])
+    return float(-shift[0]), float(-shift[1])
 
 
 def cut(a: Tensor, b: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -79,12 +79,14 @@ def train(
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
     `out` is another training's.
     """
-    with _processes() as rank:
+    with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
         if start:
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
+        if out.suffix == ".png":
+            raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
         if out.exists() and not resume:
             raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
         shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
@@ -152,9 +154,10 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
         return
     figure = Figure(figsize=(5, 3.2), layout="constrained", dpi=150)
     axes = figure.subplots()
-    names = [name for name in record[0] if name not in ("epoch", "loss")]
+    names = [name for name in record[-1] if name not in ("epoch", "loss")]
     for name, style in zip(names or ["loss"], ("o-", "s--"), strict=False):
-        axes.plot([each["epoch"] for each in record], [each[name] for each in record], style, label=name)
+        points = [(each["epoch"], each[name]) for each in record if name in each]
+        axes.plot(*zip(*points, strict=True), style, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel("PSNR in dB, on pairs kept back" if len(names) > 1 else (names or ["loss"])[0])
     axes.locator_params(axis="x", integer=True)
@@ -174,14 +177,15 @@ def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict
 
 
 @contextmanager
-def _processes() -> Iterator[int]:
+def _processes(device: str | None) -> Iterator[int]:
     """Join the processes that `torchrun` started, if it did; gives this one's rank."""
+    on_cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if "RANK" not in os.environ:
         yield 0
         return
-    if torch.cuda.is_available():
+    if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank()
     finally:

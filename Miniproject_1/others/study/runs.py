@@ -115,7 +115,6 @@ STUDIES: dict[str, dict[str, Setting]] = {
     # This project's way but for one change a line.
     "changes": {
         "none": Setting(),
-        "widths 48, 96": Setting(partial(UNet, (48, 96))),
         "widths 64, 128": Setting(partial(UNet, (64, 128))),
         "widths 48, 128": Setting(partial(UNet, (48, 128))),
         "widths 48, 96, 192": Setting(partial(UNet, (48, 96, 192))),
