@@ -69,7 +69,8 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
     for each in inputs:
         path = Path(each)
         if path.is_dir():
-            pictures = [each for each in find_pictures(path) if not each.is_relative_to(output)]
+            # What was made before, in a folder below this one, is no input.
+            pictures = [p for p in find_pictures(path) if path == output or not p.is_relative_to(output)]
             found += [(picture, picture.relative_to(path)) for picture in pictures]
         elif path.exists():
             found.append((path, Path(path.name)))
