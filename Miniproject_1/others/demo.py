@@ -36,18 +36,19 @@ def demo(out: Path, *, seed: int) -> None:
     Each is a photograph's centre square under the course's noise: one random pixel of every 8×8.
     """
     model = load_model()
-    figure = before_and_after([each for each in examples(model, seed=seed) if each.name in SHOWN], width=8.8)
+    photographs = [path for path in embedded_photographs() if path.stem in SHOWN]
+    figure = before_and_after(examples(model, photographs, seed=seed), width=8.8)
     with atomic_write(out) as file:
         figure.savefig(file, format="png", dpi=150)
 
 
-def examples(model: Model, *, seed: int, size: int | None = None) -> list[Example]:
-    """scikit-image's photographs under the course's noise, and denoised.
+def examples(model: Model, photographs: list[Path], *, seed: int, size: int | None = None) -> list[Example]:
+    """The centre squares of photographs under the course's noise, and denoised.
 
     size: pixels a side; by default each has an eighth of its photograph's.
     """
     generator, found = torch.Generator().manual_seed(seed), []
-    for path in embedded_photographs():
+    for path in photographs:
         square = centre_square(open_photograph(path))
         if size:
             square = square.resize((size * COURSE_BLOCK, size * COURSE_BLOCK))

@@ -6,16 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from ..model import tqdm
 from .machine import load_model
-from .pictures import FORMATS, Picture, find_pictures, read_picture, write_picture
-from .psnr import psnr
-
-try:
-    from tqdm import tqdm
-except ModuleNotFoundError:
-    tqdm = None
+from .pairs import find_photographs
+from .pictures import FORMATS, Picture, read_picture, write_picture
+from .psnr import psnr, ssim
 
 GAP = 8  # white pixels between the halves of a comparison
 
@@ -70,7 +66,8 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
         path = Path(each)
         if path.is_dir():
             # What was made before, in a folder below this one, is no input.
-            pictures = [p for p in find_pictures(path) if path == output or not p.is_relative_to(output)]
+            pictures = find_photographs(path, FORMATS)
+            pictures = [each for each in pictures if path == output or not each.is_relative_to(output)]
             found += [(picture, picture.relative_to(path)) for picture in pictures]
         elif path.exists():
             found.append((path, Path(path.name)))
@@ -104,23 +101,15 @@ def _comparison(target: Path) -> Path:
 
 def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
     """PSNR and SSIM against the clean picture, before and after."""
-    from skimage.metrics import structural_similarity
-
-    target = clean.tensor()
-    if target.shape != noisy.tensor().shape:
+    before, after, target = (each.tensor() for each in (noisy, denoised, clean))
+    if target.shape != before.shape:
         raise ValueError(
             f"--clean: {'×'.join(map(str, clean.pixels.shape[:2]))} pixels, expected those of the "
             f"noisy picture, {'×'.join(map(str, noisy.pixels.shape[:2]))}"
         )
-
-    def ssim(images: Tensor) -> float:
-        pair = (each[0].permute(1, 2, 0).numpy() for each in (images, target))
-        return structural_similarity(*pair, channel_axis=2, data_range=255)
-
-    before, after = (each.tensor() for each in (noisy, denoised))
     return (
         f"PSNR {psnr(before, target).item():.2f} -> {psnr(after, target).item():.2f} dB, "
-        f"SSIM {ssim(before):.3f} -> {ssim(after):.3f}"
+        f"SSIM {ssim(before, target).item():.3f} -> {ssim(after, target).item():.3f}"
     )
 
 

@@ -10,19 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from skimage import restoration
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from ..model import atomic_write
+from ..model import atomic_write, tqdm
 from .demo import Example, before_and_after
 from .machine import load_model
 from .pairs import load_images
-from .psnr import psnr
-
-try:
-    from tqdm import tqdm
-except ModuleNotFoundError:
-    tqdm = None
+from .psnr import psnr, ssim
 
 TUNED_ON = 100  # images on which each tool's setting is chosen
 SHOWN = 10  # worst and best pictures
@@ -72,10 +66,11 @@ def evaluate(
     model = load_model(weights, device)
     print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")
     print(f"{'':28s}{'mean  median':>16s}{'mean  median':>18s}", flush=True)
-    rows = {"noisy": _row(noisy, clean, 0.0)}
+    rows = {"noisy": Row(psnr(noisy, clean), ssim(noisy, clean), 0)}
     start = time.perf_counter()
     denoised = model.predict(noisy)
-    rows["this model"] = _row(denoised, clean, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    rows["this model"] = Row(psnr(denoised, clean), ssim(denoised, clean), seconds)
     for name in ("noisy", "this model"):
         print(f"{name:28s}{rows[name]}", flush=True)
     for name, (tool, grid) in TOOLS.items():
@@ -86,7 +81,8 @@ def evaluate(
         best = settings[scores.index(max(scores))]
         start = time.perf_counter()
         made = _apply(partial(tool, **best), noisy)
-        rows[name] = _row(made, clean, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        rows[name] = Row(psnr(made, clean), ssim(made, clean), seconds)
         chosen = ", ".join(f"{key} {value:g}" for key, value in best.items())
         print(f"{name:28s}{rows[name]}  {chosen}", flush=True)
     before, after = rows["noisy"].psnr.tolist(), rows["this model"].psnr.tolist()
@@ -104,12 +100,3 @@ def _apply(tool: Callable, images: Tensor) -> Tensor:
     pictures = (image.permute(1, 2, 0).numpy() / np.float32(255) for image in images)
     made = [torch.from_numpy(np.asarray(tool(each), np.float32)) for each in pictures]
     return torch.stack(made).permute(0, 3, 1, 2).clamp(0, 1) * 255
-
-
-def _row(images: Tensor, clean: Tensor, seconds: float) -> Row:
-    pairs = (
-        (image.permute(1, 2, 0).float().numpy(), target.permute(1, 2, 0).float().numpy())
-        for image, target in zip(images, clean, strict=True)
-    )
-    ssim = [structural_similarity(*pair, channel_axis=2, data_range=255) for pair in pairs]
-    return Row(psnr(images, clean), torch.tensor(ssim), seconds)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..model import atomic_write, is_whole, read
+from ..model import atomic_write, is_whole, read, tqdm
 from .noises import gaussian, poisson, salt_and_pepper
-
-try:
-    from tqdm import tqdm
-except ModuleNotFoundError:
-    tqdm = None
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
     from PIL.Image import Image
@@ -67,12 +62,12 @@ def _holds_images(part: Tensor) -> bool:
     return right and part.shape[1] == 3 and part.numel() > 0
 
 
-def find_photographs(folder: Path) -> list[Path]:
-    """Every JPEG, PNG and WebP file under `folder`, at any depth, in the order of their names."""
+def find_photographs(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """Every file with one of these suffixes under `folder`, at any depth, in the order of their names."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"PHOTOS: {folder} is not a folder")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
 
 
 def embedded_photographs() -> list[Path]:
@@ -228,11 +223,18 @@ def open_photograph(path: Path) -> Image:
     import PIL.Image
 
     with PIL.Image.open(path) as image:
-        if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{path}: too many pixels for a photograph, a decompression bomb?")
+        refuse_bomb(image)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{path}: not 8 bits a channel")
         return image.convert("RGB")
+
+
+def refuse_bomb(image: Image) -> None:
+    """Raise `ValueError` for an opened picture so large that it may be a decompression bomb."""
+    import PIL.Image
+
+    if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
 
 
 def _inspect(path: Path) -> str:

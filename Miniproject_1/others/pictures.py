@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
+from .pairs import refuse_bomb
 
 FORMATS = {
     ".png": "PNG",
@@ -36,23 +37,21 @@ class Picture(NamedTuple):
     alpha: np.ndarray | None  # H×W×1, of the same type
     kept: dict[str, Any]  # icc_profile, exif, orientation: what the file has of them
 
+    @property
+    def scale(self) -> int:
+        """Of the pixels, against values in [0, 255]."""
+        return 257 if self.pixels.dtype == np.uint16 else 1
+
     def tensor(self) -> Tensor:
         """1×3×H×W `float32` in [0, 255]; grey is the same in all three channels."""
-        scale = 257 if self.pixels.dtype == np.uint16 else 1
-        values = torch.from_numpy(self.pixels.astype(np.float32) / scale)
+        values = torch.from_numpy(self.pixels.astype(np.float32) / self.scale)
         return values.permute(2, 0, 1).expand(3, -1, -1).unsqueeze(0)
 
     def with_values(self, values: Tensor) -> Picture:
         """The same picture with its pixels from 1×3×H×W in [0, 255]; grey becomes the channels' mean."""
-        scale = 257 if self.pixels.dtype == np.uint16 else 1
         pixels = values[0].permute(1, 2, 0)
         pixels = pixels.mean(2, keepdim=True) if self.pixels.shape[2] == 1 else pixels
-        return self._replace(pixels=(pixels * scale).round().numpy().astype(self.pixels.dtype))
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """Every picture file under `folder`, at any depth, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
+        return self._replace(pixels=(pixels * self.scale).round().numpy().astype(self.pixels.dtype))
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -73,7 +72,7 @@ def read_picture(path: Path) -> Picture:
         kept = {key: image.info.get(key) for key in ("icc_profile", "exif")} | {"orientation": orientation}
         if image.mode == "CMYK":
             kept["icc_profile"] = None  # it describes inks, and what is written is RGB
-        if image.format == "PNG" and path.read_bytes()[24] == 16:  # Pillow would drop half of the bits
+        if image.format == "PNG" and _png_depth(path) == 16:  # Pillow would drop half of the bits
             array = _read_png16(path)
         elif image.format == "TIFF" and set(image.tag_v2.get(258, (1,))) == {16}:
             array = _read_tiff16(path)
@@ -97,8 +96,7 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
             photograph = image.format == "MPO"  # a camera's JPEG with a preview behind it
             if image.format not in FORMATS.values() and not photograph:
                 raise ValueError(f"{image.format} is not one of {', '.join(dict.fromkeys(FORMATS.values()))}")
-            if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
-                raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
+            refuse_bomb(image)
             if getattr(image, "n_frames", 1) > 1 and not photograph:
                 raise ValueError(f"{image.n_frames} frames: only single pictures are denoised")
             yield image
@@ -128,13 +126,18 @@ def write_picture(picture: Picture, path: Path) -> None:
         _write_png16(array, picture.kept, content)
     else:
         image = PIL.Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
-        kept = {key: picture.kept[key] for key in ("icc_profile", "exif") if key in picture.kept}
-        if "orientation" in picture.kept and "exif" not in kept:
-            kept["exif"] = _exif(picture.kept["orientation"])
+        kept = {"icc_profile": picture.kept.get("icc_profile"), "exif": _exif(picture.kept)}
+        kept = {key: value for key, value in kept.items() if value}
         quality = {} if kind == "PNG" else {"quality": 95}
         image.save(content, kind, **kept, **quality)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
+
+
+def _png_depth(path: Path) -> int:
+    """Bits a channel, from the header."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def _read_png16(path: Path) -> np.ndarray:
@@ -154,8 +157,7 @@ def _write_png16(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> N
     # What pypng does not write itself goes where the standard wants it, right behind the header.
     if "icc_profile" in kept:
         chunks.insert(1, (b"iCCP", b"profile\0\0" + zlib.compress(kept["icc_profile"])))
-    if "exif" in kept or "orientation" in kept:
-        exif = kept.get("exif") or _exif(kept["orientation"])
+    if exif := _exif(kept):
         chunks.insert(1, (b"eXIf", exif.removeprefix(b"Exif\0\0")))
     png.write_chunks(file, chunks)
 
@@ -185,8 +187,10 @@ def _write_tiff(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> No
     )
 
 
-def _exif(orientation: int) -> bytes:
-    """EXIF that says nothing but the orientation."""
+def _exif(kept: dict[str, Any]) -> bytes | None:
+    """The file's own EXIF, or else one that says nothing but the orientation, or none."""
+    if "exif" in kept or "orientation" not in kept:
+        return kept.get("exif")
     exif = PIL.Image.Exif()
-    exif[ORIENTATION] = orientation
+    exif[ORIENTATION] = kept["orientation"]
     return exif.tobytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..model import LEARNING_RATE, Model, ResidualBlock, UNet, atomic_write, is_whole, read, training
+from ..model import LEARNING_RATE, Model, ResidualBlock, UNet, atomic_write, training
 from .machine import describe_machine
 from .pairs import load_images
 from .psnr import psnr
@@ -39,7 +39,8 @@ def pretrain(
     model = Model()
     network = UNet(widths, blocks)
     if start:
-        _start_from(start, network)
+        model.load(start)
+        _grow(model.network, network, start)
     model.network = network.to(model.device)
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
@@ -65,14 +66,12 @@ def pretrain(
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
-def _start_from(start: Path, network: UNet) -> None:
-    """Fill `network` from the weights in `start`; blocks that they lack pass on what they get."""
+def _grow(small: UNet, network: UNet, start: Path) -> None:
+    """Fill `network` from a smaller one, that of `start`; blocks that it lacks pass on what they get."""
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             torch.nn.init.zeros_(module.conv2.weight)
-    weights, own = read(start), network.state_dict()
-    if not isinstance(weights, dict) or not all(
-        name in own and is_whole(value) and value.shape == own[name].shape for name, value in weights.items()
-    ):
+    weights, own = small.state_dict(), network.state_dict()
+    if any(name not in own or value.shape != own[name].shape for name, value in weights.items()):
         raise ValueError(f"{start} does not hold the weights of such a network with as many blocks or fewer")
     network.load_state_dict(weights, strict=False)

@@ -18,6 +18,14 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
     return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp_min(1e-8))
 
 
+def ssim(images: Tensor, clean: Tensor) -> Tensor:
+    """Structural similarity of each image, as scikit-image has it: N×3×H×W twice, values in [0, 255] -> N."""
+    from skimage.metrics import structural_similarity
+
+    pairs = zip(*(each.float().permute(0, 2, 3, 1).numpy() for each in (images, clean)), strict=True)
+    return torch.tensor([structural_similarity(*pair, channel_axis=2, data_range=255) for pair in pairs])
+
+
 def noise_to_noise(
     denoise: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]]
 ) -> tuple[float, float]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pictures import find_pictures, read_picture, size_of
+from .pairs import find_photographs
+from .pictures import FORMATS, read_picture, size_of
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
@@ -81,7 +82,7 @@ def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     for folder in (first, second):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of pictures")
-        found = find_pictures(folder)
+        found = find_photographs(folder, FORMATS)
         named = {str(path.relative_to(folder).with_suffix("")): path for path in found}
         if not found or len(named) < len(found):
             raise ValueError(f"{folder}: {'two pictures of one name' if found else 'holds no picture'}")

@@ -89,6 +89,8 @@ def train(
             raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
         if out.exists() and not resume:
             raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+        val = data[0] / "val_data.pkl"
+        val_data = load_images(val) if val.exists() else None
         shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
         recipe["learning_rate"] = learning_rate
@@ -103,7 +105,7 @@ def train(
             for epoch, loss, now in run:
                 interrupted = _any(stopped)
                 if rank == 0 and loss is not None:
-                    scores = _scores(model, data[0], shards.held_out)
+                    scores = _scores(model, val_data, shards.held_out)
                     record.append({"epoch": epoch, "loss": loss, **scores})
                 if rank == 0 and (interrupted or loss is not None):
                     more = {"training": now()} if interrupted or epoch < epochs else {}
@@ -133,11 +135,12 @@ def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
     return scenes
 
 
-def _scores(model: Model, data: Path, held_out: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def _scores(
+    model: Model, val_data: tuple[Tensor, Tensor] | None, held_out: list[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
     """What an epoch is scored by, in dB."""
-    val = data / "val_data.pkl"
-    if val.exists():
-        noisy, clean = load_images(val)
+    if val_data:
+        noisy, clean = val_data
         return {"PSNR": psnr(model.predict(noisy), clean).mean().item()}
     if not held_out:
         return {}

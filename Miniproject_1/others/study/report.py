@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...model import ROTATIONS, Model, atomic_write
 from ..demo import before_and_after, examples
 from ..machine import load_model
-from ..pairs import SIZE
+from ..pairs import SIZE, embedded_photographs
 from .runs import STUDIES, read_runs
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
@@ -41,7 +42,7 @@ def report(results: Path, out: Path) -> None:
 
     studies = {name: _settings(results, name) for name in STUDIES}
     model = load_model()
-    pictures = examples(model, seed=0, size=SIZE)
+    pictures = examples(model, embedded_photographs(), seed=0, size=SIZE)
     content = {
         "studies": {
             name: {label: _summary(runs) for label, runs in settings.items()}
@@ -94,12 +95,16 @@ def _summary(runs: Runs) -> dict[str, Any]:
     return {
         "first": statistics.mean(first),
         "mean": statistics.mean(last),
-        "deviation": statistics.stdev(last) if len(last) > 1 else 0,
+        "deviation": _deviation(last),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": statistics.mean(run["seconds"][-1] for run in runs),
-        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
+        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
         "seeds": len(runs),
     }
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0
 
 
 def curves(settings: dict[str, Runs]) -> Figure:
@@ -109,7 +114,7 @@ def curves(settings: dict[str, Runs]) -> Figure:
         scores = list(zip(*(run["psnr"] for run in runs), strict=True))
         epochs = range(1, len(scores) + 1)
         mean = [statistics.mean(each) for each in scores]
-        spread = [statistics.stdev(each) if len(each) > 1 else 0 for each in scores]
+        spread = [_deviation(each) for each in scores]
         colour = _colour(index, len(settings))
         axes.plot(
             epochs,

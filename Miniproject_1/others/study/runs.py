@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import ROTATIONS, Model, UNet, atomic_write, muon_and_adamw, self_ensemble, training
+from ...model import ROTATIONS, Model, UNet, atomic_write, muon_and_adamw, self_ensemble, tqdm, training
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr
@@ -26,11 +26,6 @@ from .networks import (
     normalised_unet,
     plain_unet,
 )
-
-try:
-    from tqdm import tqdm
-except ModuleNotFoundError:
-    tqdm = None
 
 
 class Setting(NamedTuple):
@@ -64,8 +59,6 @@ ORIGINAL = {
 LOW_PRECISION = ORIGINAL | {"low_precision": True}
 COSINE = {"loss": F.mse_loss, "optimizers": adamw, "augment": False, "swap": False}
 AUGMENTED = {"loss": F.mse_loss, "optimizers": adamw}
-
-MEASURED = ("parameters", "psnr", "psnr_rotations", "seconds", "machine")  # what `run` returns
 
 STUDIES: dict[str, dict[str, Setting]] = {
     # The original report's questions, asked of its own network and way of training.
@@ -164,13 +157,14 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     missing = [each for each in runs if each not in stand]
     for name, seed, label in tqdm(missing, "study", unit="run") if tqdm else missing:
         setting = STUDIES[name][label]
+        asked = {"study": name, "setting": label, "seed": seed, **budget}
         same = (
-            {key: line[key] for key in MEASURED}
+            {key: value for key, value in line.items() if key not in asked}
             for line in done
             if line["seed"] == seed and STUDIES[line["study"]].get(line["setting"]) == setting
         )
         measured = next(same, None) or run(setting, train_data[setting.file], val_data, epochs, seed)
-        done.append({"study": name, "setting": label, "seed": seed, **budget, **measured})
+        done.append(asked | measured)
         with atomic_write(results / f"{name}.jsonl") as target:
             lines = [*read_runs(results, name), done[-1]]
             target.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
