@@ -14,7 +14,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
@@ -189,7 +189,7 @@ def training(
     swap: bool = True,
     low_precision: bool = True,
     state: dict[str, Any] | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
     A generator: it works while it is asked for the next `Progress`, one after each step, the last one of

@@ -142,8 +142,18 @@ def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, tmp_path):
 
 def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
     out = tmp_path / "model.pth"
+    script = tmp_path / "script.py"  # a thread of the process group that outlives it can abort the process
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "from Miniproject_1.__main__ import main\n"
+        "assert main() == 0\n"
+        "threads = [each.read_text() for each in Path('/proc/self/task').glob('*/comm')]\n"
+        "assert threads and 'gloo' not in ''.join(threads), threads\n"
+    )
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    done = run(*torchrun, *command(shards, out))
+    done = run(*torchrun, script, *command(shards, out)[2:])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch   4/4") == 1
     noisy, _ = load_images(shards / "train_data_2.pkl")

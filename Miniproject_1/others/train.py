@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +102,8 @@ def train(
         if rank == 0:
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
-        with _stop_signals() as stopped:
-            run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
+        run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
+        with _stop_signals() as stopped, closing(run):
             for epoch, loss, now in run:
                 interrupted = _any(stopped)
                 if rank == 0 and loss is not None:
@@ -186,12 +188,17 @@ def _processes(device: str | None) -> Iterator[int]:
     if "RANK" not in os.environ:
         yield 0
         return
+    # DistributedDataParallel imports it, and once there is a process group its default arguments hold that.
+    import_module("torch.distributed.nn")
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank()
     finally:
+        # The group's threads end with the last reference to it, DistributedDataParallel's cycles among them.
+        # One that is still freeing tensors when the interpreter ends aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 
