@@ -29,7 +29,7 @@ def load_model(weights: Path | None = None, device: str | None = None) -> Model:
 
 
 def describe_machine(device: torch.device) -> str:
-    """One line: processor or card, cores, PyTorch, and what the network trains in."""
+    """One line: processor or card, cores that are used, PyTorch, and what the network trains in."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -38,5 +38,7 @@ def describe_machine(device: torch.device) -> str:
         if cpuinfo.exists():
             models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
             name = models[0].partition(":")[2].strip() if models else name
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    used = f"{threads} of {cores}" if device.type == "cpu" and threads != cores else cores
     number = "bfloat16" if bfloat16(device) else "float32"
-    return f"{device.type}: {name}, {os.cpu_count()} cores, PyTorch {torch.__version__}, trains in {number}"
+    return f"{device.type}: {name}, {used} cores, PyTorch {torch.__version__}, trains in {number}"

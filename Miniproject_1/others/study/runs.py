@@ -137,7 +137,8 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
     rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
-    there is not run again, nor one that stands in another study's file under another name.
+    there is not run again, nor one that stands in another study's file under another name: two sweeps of
+    different studies can work side by side.
     Raises `ValueError` for a name that is none.
     """
     for name in names:
@@ -151,22 +152,26 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
         train_data[file] = first[:pairs], second[:pairs]
     val_data = load_images(data / "val_data.pkl")
     budget = {"pairs": pairs, "epochs": epochs}
-    done = [line for name in STUDIES for line in read_runs(results, name) if budget.items() <= line.items()]
+
+    def done() -> list[dict[str, Any]]:  # read anew each time: another sweep may be at work beside this one
+        return [
+            line for name in STUDIES for line in read_runs(results, name) if budget.items() <= line.items()
+        ]
+
     runs = [(name, seed, label) for name in names for seed in range(seeds) for label in STUDIES[name]]
-    stand = {(line["study"], line["seed"], line["setting"]) for line in done}
+    stand = {(line["study"], line["seed"], line["setting"]) for line in done()}
     missing = [each for each in runs if each not in stand]
     for name, seed, label in tqdm(missing, "study", unit="run") if tqdm else missing:
         setting = STUDIES[name][label]
         asked = {"study": name, "setting": label, "seed": seed, **budget}
         same = (
             {key: value for key, value in line.items() if key not in asked}
-            for line in done
+            for line in done()
             if line["seed"] == seed and STUDIES[line["study"]].get(line["setting"]) == setting
         )
         measured = next(same, None) or run(setting, train_data[setting.file], val_data, epochs, seed)
-        done.append(asked | measured)
         with atomic_write(results / f"{name}.jsonl") as target:
-            lines = [*read_runs(results, name), done[-1]]
+            lines = [*read_runs(results, name), asked | measured]
             target.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
         score, rotated, seconds = measured["psnr"][-1], measured["psnr_rotations"], measured["seconds"][-1]
         print(f"{name}: {label}, seed {seed}: {score:.3f} dB, with rotations {rotated:.3f}, {seconds:.0f} s")
