@@ -22,12 +22,13 @@ def main() -> int:
             if quiet and tqdm:
                 tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
             run(**options)
-    except (OSError, ValueError, ArithmeticError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         if debug:
             raise
         remedy = "; python -m pip install '.[denoise,report]' brings all that a command can need"
         missing = isinstance(error, ModuleNotFoundError) and error.name
-        print(f"python -m Miniproject_1: {error}{remedy if missing else ''}", file=sys.stderr)
+        text = str(error) or type(error).__name__
+        print(f"python -m Miniproject_1: {text}{remedy if missing else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("python -m Miniproject_1: interrupted", file=sys.stderr)
@@ -151,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="default %(default)s")
     train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
     train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
+    train.add_argument(
+        "--patience",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many without a better score on what is kept back, with the best one's weights",
+    )
     train.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
     _add_device(train)
 
@@ -230,6 +237,12 @@ def _parser() -> argparse.ArgumentParser:
     bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
+    bench.add_argument(
+        "--epochs",
+        type=int,
+        default=10,
+        help="after which the original way is stopped (default %(default)s)",
+    )
 
     study = command(
         _study, "compare networks and settings; goes on where it stopped", "path --data data --pairs 25600"

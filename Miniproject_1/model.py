@@ -508,8 +508,10 @@ def _check_images(**images: Tensor) -> None:
     for name, each in images.items():
         if not isinstance(each, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(each).__name__}")
-        if each.dtype != torch.uint8 and not each.is_floating_point():
-            raise TypeError(f"{name}: expected uint8 or floating point, got {each.dtype}")
+        if each.layout != torch.strided or each.is_nested:
+            raise TypeError(f"{name}: expected a dense tensor, got {each.layout}")
+        if each.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise TypeError(f"{name}: expected uint8 or floating point of 16 to 64 bits, got {each.dtype}")
         if each.ndim == 3:
             raise ValueError(
                 f"{name}: expected N×3×H×W, got {tuple(each.shape)}; for one image: {name}.unsqueeze(0)"

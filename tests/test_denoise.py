@@ -155,7 +155,13 @@ def test_files_that_others_wrote_are_read_right(tmp_path, noisy):
     Image.fromarray(noisy).save(
         tmp_path / "camera.jpg", "MPO", save_all=True, append_images=[preview], quality=95
     )
-    for name in ("twelve.png", "lzw.tif"):
+    half = np.full_like(deep[:, :, :1], 0x8000)
+    premultiplied = np.concatenate([deep // 2, half], axis=2)
+    tifffile.imwrite(
+        tmp_path / "premultiplied.tif", premultiplied, photometric="rgb", extrasamples=["assocalpha"]
+    )
+    np.testing.assert_array_equal(read_picture(tmp_path / "premultiplied.tif").alpha, half)
+    for name in ("twelve.png", "lzw.tif", "premultiplied.tif"):
         found = read_picture(tmp_path / name).tensor()[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found, noisy, atol=1.1, err_msg=name)
     with Image.open(tmp_path / "camera.jpg") as image:
@@ -176,12 +182,15 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
         ((source, "--weights", tmp_path / "damaged.pth"), "damaged.pth"),
         ((source, "--device", "abacus"), "abacus"),
         ((tmp_path / "one", "--force", "-o", tmp_path / "one"), "would be replaced"),
+        ((tmp_path / "one", source, "-o", tmp_path / "new.png"), "new.png names a file, expected a folder"),
+        ((source, "--clean", tmp_path / "lost"), "--clean: "),
+        ((tmp_path, "--clean", tmp_path / "two"), "--clean: "),
     ):
         done = denoise("-o", out, *arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert words in done.stderr
     assert "Traceback" in denoise("-o", out, *arguments, "--debug").stderr
-    assert not out.exists()
+    assert not out.exists() and not (tmp_path / "new.png").exists()
     for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.bmp"):
         deep = noisy.astype(np.uint16) if "deep" in name else noisy
         with pytest.raises(ValueError, match=name):

@@ -350,6 +350,8 @@ def test_callers_autocast_and_layout_change_nothing(pretrained, val_data):
     [
         ("picture.png", TypeError, "x: .*str"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.bool), TypeError, "x: .*bool"),
+        (torch.zeros(1, 3, 8, 8).to(torch.float8_e5m2), TypeError, "x: .*float8"),
+        (torch.zeros(1, 3, 8, 8).to_sparse(), TypeError, "x: .*sparse"),
         (torch.zeros(3, 8, 8), ValueError, r"x\.unsqueeze\(0\)"),
         (torch.zeros(1, 4, 8, 8), ValueError, "1, 4, 8, 8"),
         (torch.zeros(1, 3, 0, 8), ValueError, "1, 3, 0, 8"),

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from pypdf import PdfReader
 
 from Miniproject_1.others.study.runs import STUDIES
@@ -61,6 +61,13 @@ def test_every_result_stands_in_the_report(results, tmp_path):
     for number in ("5.87 dB", "25.68", "3.0 times", MACHINE):
         assert number in text
     assert len(PdfReader(out).pages) <= 5
+
+
+def test_the_committed_report_says_what_the_committed_results_do(tmp_path):
+    out = tmp_path / "report.pdf"
+    done = run("-m", "Miniproject_1", "report", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert text_of(out) == text_of(ROOT / "report.pdf")
 
 
 @pytest.mark.parametrize("name", ["loss.jsonl", "bench.json"])

@@ -1,5 +1,6 @@
 """Long training through the command line: stopped, killed, gone on with, shared out."""
 
+import copy
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, run
 
+import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.others.pairs import load_images
 
@@ -138,6 +140,22 @@ def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, tmp_path):
     assert "OSError" in done.stderr and "File too large" in done.stderr
     assert out.read_bytes() == b"what was there"
     assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_training_stops_early_with_the_best_weights(shards, tmp_path, monkeypatch):
+    scripted, seen = iter([20.0, 22.0, 21.0, 22.0, 99.0]), []
+
+    def scores(denoise, pairs):
+        seen.append(copy.deepcopy(denoise.__self__.network.state_dict()))
+        return 15.0, next(scripted)
+
+    monkeypatch.setattr(train_module, "noise_to_noise", scores)
+    out = tmp_path / "model.pth"
+    train_module.train([shards], out, epochs=9, seed=0, patience=2)
+    content = contents(out)
+    assert [each["clean, estimated"] for each in content["record"]] == [20, 22, 21, 22]
+    assert "training" not in content and "best" not in content
+    assert same(content, {"weights": seen[1]}) and not same(content, {"weights": seen[3]})
 
 
 def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from ..model import tqdm
 from .machine import load_model
 from .pairs import find_photographs
-from .pictures import FORMATS, Picture, read_picture, write_picture
+from .pictures import FORMATS, Picture, by_name, read_picture, write_picture
 from .psnr import psnr, ssim
 
 GAP = 8  # white pixels between the halves of a comparison
@@ -32,26 +32,29 @@ def denoise(
     output: a file, where `inputs` is one file and this name ends as a picture's does; else a folder, in which
         each keeps its name, and its place where a folder was named.
     compare: also write NAME.compare.png, noisy and denoised side by side.
-    clean: the clean picture, or a folder with clean ones of the same names: print PSNR and SSIM.
+    clean: the clean picture, or a folder with clean ones of the same names, suffixes apart, below the folder
+        that was named: print PSNR and SSIM.
     force: overwrite.
 
     A picture that cannot be read or written is named on stderr and the others are done. Raises
-    `FileNotFoundError` or `FileExistsError` before anything is written, and `ValueError` at the end where
-    some picture failed.
+    `FileNotFoundError`, `FileExistsError` or `ValueError` before anything is written, and `ValueError` at the
+    end where some picture failed.
     """
-    jobs = _plan(inputs, output, compare=compare, force=force)
+    found = _find(inputs, output)
+    jobs = _plan(found, output, compare=compare, force=force)
+    references = _references([name for _, name in found], clean)
     model = load_model(weights, device)
     failed, say = 0, tqdm.write if tqdm else print  # a line of its own, beside the bar
-    for source, target in tqdm(jobs, "denoise", unit="picture") if tqdm else jobs:
+    work = list(zip(jobs, references, strict=True))
+    for (source, target), reference in tqdm(work, "denoise", unit="picture") if tqdm else work:
         try:
             picture = read_picture(source)
             denoised = picture.with_values(model.predict(picture.tensor()))
             write_picture(denoised, target)
             if compare:
                 write_picture(_side_by_side(picture, denoised), _comparison(target))
-            if clean:
-                reference = read_picture(clean / source.name if clean.is_dir() else clean)
-                say(f"{source}: {_scores(picture, denoised, reference)}")
+            if reference:
+                say(f"{source}: {_scores(picture, denoised, read_picture(reference))}")
         except (OSError, ValueError) as error:
             failed += 1
             say(str(error) if str(source) in str(error) else f"{source}: {error}", file=sys.stderr)
@@ -59,9 +62,9 @@ def denoise(
         raise ValueError(f"{failed} of {len(jobs)} pictures failed")
 
 
-def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> list[tuple[Path, Path]]:
-    """(source, target) of each picture. Raises where one is missing, stands already, or would be twice."""
-    found: list[tuple[Path, Path]] = []  # the file, and its name below the output folder
+def _find(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
+    """Each picture, and its name below the output folder. Raises where an input has none."""
+    found: list[tuple[Path, Path]] = []
     for each in inputs:
         path = Path(each)
         if path.is_dir():
@@ -78,12 +81,17 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
             found += [(match, Path(match.name)) for match in matches if match.suffix.lower() in FORMATS]
     if not found:
         raise FileNotFoundError(f"INPUT: no picture in {', '.join(inputs)}")
-    if len(found) == 1 and output.suffix.lower() in FORMATS and not output.is_dir():
-        jobs = [(found[0][0], output)]
-    else:
-        jobs = [(source, output / name) for source, name in found]
-    if len(found) > 1 and output.is_file():
-        raise FileExistsError(f"{output} is a file, expected a folder for {len(found)} pictures")
+    return found
+
+
+def _plan(
+    found: list[tuple[Path, Path]], output: Path, *, compare: bool, force: bool
+) -> list[tuple[Path, Path]]:
+    """(source, target) of each picture. Raises where a target stands already, or would be written twice."""
+    names_a_file = output.is_file() or (output.suffix.lower() in FORMATS and not output.is_dir())
+    if names_a_file and len(found) > 1:
+        raise FileExistsError(f"OUTPUT: {output} names a file, expected a folder for {len(found)} pictures")
+    jobs = [(source, output if names_a_file else output / name) for source, name in found]
     if same := next((source for source, target in jobs if source.resolve() == target.resolve()), None):
         raise FileExistsError(f"{same} would be replaced by what is made of it: name another output")
     written = [target for _, target in jobs]
@@ -93,6 +101,19 @@ def _plan(inputs: list[str], output: Path, *, compare: bool, force: bool) -> lis
     if not force and (standing := next((path for path in written if path.exists()), None)):
         raise FileExistsError(f"{standing} is there already; --force overwrites")
     return jobs
+
+
+def _references(names: list[Path], clean: Path | None) -> list[Path | None]:
+    """The clean picture of each name. Raises where one is missing."""
+    if clean is None or not clean.is_dir():
+        if clean and not clean.exists():
+            raise FileNotFoundError(f"--clean: {clean}: no such file or folder")
+        return [clean] * len(names)
+    references = by_name(clean)
+    keys = [str(name.with_suffix("")) for name in names]
+    if missing := next((key for key in keys if key not in references), None):
+        raise FileNotFoundError(f"--clean: {clean} has no picture {missing}")
+    return [references[key] for key in keys]
 
 
 def _comparison(target: Path) -> Path:

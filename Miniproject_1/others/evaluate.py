@@ -91,7 +91,7 @@ def evaluate(
     pictures = [Example(f"{i}", noisy[i], denoised[i], clean[i], before[i], after[i]) for i in shown]
     with atomic_write(out) as file:
         before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
-    print(f"the {SHOWN} worst and the {SHOWN} best: {out.resolve()}")
+    print(f"worst and best pictures: {out.resolve()}")
     return rows
 
 

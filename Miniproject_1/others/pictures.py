@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
-from .pairs import refuse_bomb
+from .pairs import find_photographs, refuse_bomb
 
 FORMATS = {
     ".png": "PNG",
@@ -52,6 +52,16 @@ class Picture(NamedTuple):
         pixels = values[0].permute(1, 2, 0)
         pixels = pixels.mean(2, keepdim=True) if self.pixels.shape[2] == 1 else pixels
         return self._replace(pixels=(pixels * self.scale).round().numpy().astype(self.pixels.dtype))
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """The pictures under `folder` by their names below it, suffixes apart. Raises `ValueError` where there is
+    none, or two of one name."""
+    found = find_photographs(folder, FORMATS)
+    named = {str(path.relative_to(folder).with_suffix("")): path for path in found}
+    if not found or len(named) < len(found):
+        raise ValueError(f"{folder}: {'two pictures of one name' if found else 'holds no picture'}")
+    return named
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -168,7 +178,14 @@ def _read_tiff16(path: Path) -> np.ndarray:
         if page.axes not in ("YX", "YXS") or page.photometric.name not in ("MINISBLACK", "RGB"):
             raise ValueError(f"16 bits as {page.photometric.name}, {page.axes}: not supported")
         array = page.asarray()
-        return array.reshape(*array.shape[:2], -1)
+        array = array.reshape(*array.shape[:2], -1)
+        if array.shape[2] > 4:
+            raise ValueError(f"{array.shape[2]} channels: only grey and RGB are denoised, and alpha kept")
+        if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:  # colours come multiplied with alpha
+            share = np.maximum(array[:, :, -1:], 1) / 65535
+            colours = np.round(array[:, :, :-1] / share).clip(0, 65535)
+            array = np.concatenate([colours.astype(np.uint16), array[:, :, -1:]], axis=2)
+        return array
 
 
 def _write_tiff(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> None:

@@ -19,9 +19,14 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, clean: Tensor) -> Tensor:
-    """Structural similarity of each image, as scikit-image has it: N×3×H×W twice, values in [0, 255] -> N."""
+    """Structural similarity of each image, as scikit-image has it: N×3×H×W twice, values in [0, 255] -> N.
+
+    NaN for images under 7×7 pixels, the size of its window.
+    """
     from skimage.metrics import structural_similarity
 
+    if min(images.shape[2:]) < 7:
+        return torch.full((len(images),), math.nan)
     pairs = zip(*(each.float().permute(0, 2, 3, 1).numpy() for each in (images, clean)), strict=True)
     return torch.tensor([structural_similarity(*pair, channel_axis=2, data_range=255) for pair in pairs])
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import find_photographs
-from .pictures import FORMATS, read_picture, size_of
+from .pictures import by_name, read_picture, size_of
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
@@ -22,8 +21,8 @@ SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 class Scenes(Sequence):
     """Patches of the pictures that two folders share by name: one shard for `training`.
 
-    From each picture as many as its area deserves, in random places. Where a picture is smaller than
-    `PATCH`, all patches are as small as it is.
+    From each picture as many as its area deserves, in random places. A picture that is smaller than a patch
+    is mirrored at its right and lower edges; where all are, patches are as large as the largest can give.
 
     held_out: (noisy_a, noisy_b), each 1×3×H×W, of the scenes that are kept back, a tenth of them.
     misaligned: name -> (rows, columns) by which the second shot lies lower and further right than the first,
@@ -42,7 +41,7 @@ class Scenes(Sequence):
         self.misaligned: dict[str, tuple[float, float]] = {}
         # Sizes first, from the headers: so that no more than one scene's pictures are in memory at once.
         sizes = {name: size_of(paths[0]) for name, paths in names.items() if name not in kept_back}
-        side = min(PATCH, *(min(size) for size in sizes.values()))
+        side = min(PATCH, max(min(size) for size in sizes.values()))
         share = {name: width * height / side**2 for name, (width, height) in sizes.items()}
         # Twice as many patches as cover everything, but no fewer and no more than these.
         times = min(max(2, LEAST / sum(share.values())), MOST / sum(share.values()))
@@ -59,6 +58,7 @@ class Scenes(Sequence):
             if name in kept_back:
                 self.held_out.append((_centre(a), _centre(b)))
             else:
+                a, b = mirrored(a, side), mirrored(b, side)
                 # Eight bits are kept as such; beside deeper ones torch.cat makes them float32.
                 a, b = (
                     x.to(torch.uint8) if p.pixels.itemsize == 1 else x
@@ -82,11 +82,7 @@ def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     for folder in (first, second):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of pictures")
-        found = find_photographs(folder, FORMATS)
-        named = {str(path.relative_to(folder).with_suffix("")): path for path in found}
-        if not found or len(named) < len(found):
-            raise ValueError(f"{folder}: {'two pictures of one name' if found else 'holds no picture'}")
-        folders.append(named)
+        folders.append(by_name(folder))
     for one, other, folder in ((0, 1, second), (1, 0, first)):
         if alone := sorted(folders[one].keys() - folders[other].keys()):
             few = ", ".join(alone[:3]) + (" …" if len(alone) > 3 else "")
@@ -105,6 +101,12 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
     # Not divided by the spectrum's magnitude: that would count pure noise as much as the scene.
     shift = phase_cross_correlation(one, other, upsample_factor=10, normalization=None)[0]
     return float(-shift[0]), float(-shift[1])
+
+
+def mirrored(images: Tensor, side: int) -> Tensor:
+    """Continued on the right and below by its mirror image, to at least this many pixels a side."""
+    missing = [(0, max(0, side - length)) for length in images.shape[2:]]
+    return torch.from_numpy(np.pad(images.numpy(), [(0, 0), (0, 0), *missing], "symmetric"))
 
 
 def cut(a: Tensor, b: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

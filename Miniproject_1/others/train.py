@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def train(
     seed: int,
     learning_rate: float | None = None,
     start: Path | None = None,
+    patience: int | None = None,
     resume: bool = False,
     device: str | None = None,
 ) -> None:
@@ -69,6 +71,7 @@ def train(
     data: one path as `Shards` takes it, or two folders as `Scenes` does.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
     start: weights to start from, as `Model.load` takes them.
+    patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
     resume: go on with `out`, which another call with the same arguments has left there.
 
     Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says;
@@ -79,7 +82,7 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's.
+    `out` is another training's, or `patience` has no score to go by.
     """
     with _processes(device) as rank:
         torch.manual_seed(seed)
@@ -98,27 +101,44 @@ def train(
         recipe["learning_rate"] = learning_rate
         if start:
             recipe["start"] = start.name
-        state, record = _saved_state(model, out, recipe) if out.exists() else (None, [])
+        if patience is not None:
+            recipe["patience"] = patience
+            if patience < 1 or not (val_data or shards.held_out):
+                raise ValueError(
+                    f"--patience {patience}: expected 1 or more, and pairs enough to keep some back"
+                )
+        state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
         if rank == 0:
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
         run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
         with _stop_signals() as stopped, closing(run):
             for epoch, loss, now in run:
-                interrupted = _any(stopped)
-                if rank == 0 and loss is not None:
-                    scores = _scores(model, val_data, shards.held_out)
-                    record.append({"epoch": epoch, "loss": loss, **scores})
+                interrupted, done = _any(bool(stopped)), False
+                if loss is not None:
+                    if rank == 0:
+                        scores = _scores(model, val_data, shards.held_out)
+                        record.append({"epoch": epoch, "loss": loss, **scores})
+                        if patience is not None and _best_epoch(record) == epoch:
+                            best = deepcopy(model.network.state_dict())
+                    late = rank == 0 and patience is not None and epoch - _best_epoch(record) >= patience
+                    done = epoch == epochs or _any(late)
                 if rank == 0 and (interrupted or loss is not None):
-                    more = {"training": now()} if interrupted or epoch < epochs else {}
+                    if done and best:
+                        model.network.load_state_dict(best)
+                    more = {} if done else {"training": now(), "best": best}
                     model.save(out, recipe=recipe, record=record, **more)
                 if rank == 0 and loss is not None:
                     told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
                     seconds = time.perf_counter() - begin
                     print(f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s", flush=True)
                     draw(record, out.with_suffix(".png"))
+                if done:
+                    break
                 if interrupted:
                     raise KeyboardInterrupt
+        if best:
+            print(f"the weights are those of epoch {_best_epoch(record)}", flush=True)
 
 
 def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
@@ -133,7 +153,10 @@ def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
                 "what does not lie on its twin is learnt as blur",
                 file=sys.stderr,
             )
-        print(f"{scenes.pairs:,} patches; {len(scenes.held_out)} scenes kept back", flush=True)
+        number = len(scenes.held_out)
+        print(
+            f"{scenes.pairs:,} patches; {number} {'scene' if number == 1 else 'scenes'} kept back", flush=True
+        )
     return scenes
 
 
@@ -149,6 +172,11 @@ def _scores(
     return dict(
         zip(("noise to noise", "clean, estimated"), noise_to_noise(model.predict, held_out), strict=True)
     )
+
+
+def _best_epoch(record: list[dict[str, float]]) -> int:
+    """The epoch of the best score, the first of such."""
+    return int(max(record, key=lambda each: list(each.values())[-1])["epoch"])
 
 
 def draw(record: list[dict[str, float]], path: Path) -> None:
@@ -171,14 +199,14 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
         figure.savefig(file, format="png")
 
 
-def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict]]:
-    """What `out` holds to go on with, and its record so far; its weights are taken by `model`."""
+def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict], dict | None]:
+    """What `out` holds to go on with, its record so far, and the best weights; `model` takes its weights."""
     content = model.load(out)
     if content.get("recipe") != recipe:
         raise ValueError(f"{out}: made by {content.get('recipe')}, cannot go on with {recipe}")
     if "training" not in content:
         raise ValueError(f"{out}: this training is done")
-    return content["training"], content.get("record", [])
+    return content["training"], content.get("record", []), content.get("best")
 
 
 @contextmanager
@@ -221,10 +249,10 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def _any(stopped: list[int]) -> bool:
-    """Whether any process was told to stop: all must leave the training at the same step."""
+def _any(here: bool) -> bool:
+    """Whether it holds in any process: all must leave the training at the same step."""
     if not dist.is_initialized():
-        return bool(stopped)
-    told = torch.tensor(float(bool(stopped)), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        return here
+    told = torch.tensor(float(here), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(told, dist.ReduceOp.MAX)
     return bool(told)

@@ -206,7 +206,7 @@ def run(
     for _, loss, _ in training(network, [pairs], round(epochs / setting.part), **setting.options):
         if loss is not None:
             now = time.perf_counter()
-            seconds.append(round(now - start - scoring, 1))
+            seconds.append(round(now - start - scoring, 3))
             scores.append(round(mean_psnr(network, *val_data), 4))
             scoring += time.perf_counter() - now
             if scores[-1] > target:
