@@ -65,7 +65,7 @@ def before_and_after(shown: list[Example], *, width: float) -> Figure:
 
     column = width / len(shown)
     figure = Figure(figsize=(width, 3.28 * column), layout="constrained")
-    small, large = 4.5 * column, 6 * column  # points
+    small, large = max(6, 4.5 * column), max(7, 6 * column)  # points
     axes = figure.subplots(3, len(shown), squeeze=False)
     for place, each in zip(axes.T, shown, strict=True):
         height, across = each.clean.shape[1:]

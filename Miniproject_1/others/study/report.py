@@ -78,8 +78,11 @@ def _settings(results: Path, name: str) -> dict[str, Runs]:
             f"make them: python -m Miniproject_1 study {name} --data DATA"
         )
     budgets = {(run["pairs"], run["epochs"]) for run in runs}
-    if len(budgets) > 1:
-        raise ValueError(f"{results / name}.jsonl: runs of different pairs and epochs cannot be compared")
+    seeds = {tuple(sorted(run["seed"] for run in found)) for found in settings.values()}
+    if len(budgets) > 1 or len(seeds) > 1:
+        raise ValueError(
+            f"{results / name}.jsonl: runs of different pairs, epochs or seeds cannot be compared"
+        )
     return settings
 
 
@@ -90,15 +93,19 @@ def _json(path: Path) -> Any:
 
 
 def _summary(runs: Runs) -> dict[str, Any]:
-    """Mean and standard deviation over seeds of a setting's PSNR, and what it cost."""
+    """A setting's PSNR over seeds, after the first epoch and after the last, and what it cost.
+
+    The seconds are those of the fastest run: what else a machine does only ever adds to them.
+    """
     first, last = ([run["psnr"][epoch] for run in runs] for epoch in (0, -1))
     return {
-        "first": statistics.mean(first),
+        "first": {"mean": statistics.mean(first), "deviation": _deviation(first)},
+        "lowest": min(last),
         "mean": statistics.mean(last),
         "deviation": _deviation(last),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
-        "seconds": statistics.mean(run["seconds"][-1] for run in runs),
-        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
+        "seconds": min(run["seconds"][-1] for run in runs),
+        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
         "seeds": len(runs),
     }
 
