@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m Miniproject_1", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    common.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
     common.add_argument("--debug", action="store_true", help="show where in the code an error came from")
 
     def command(run: Any, text: str, example: str) -> argparse.ArgumentParser:

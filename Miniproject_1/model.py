@@ -36,6 +36,7 @@ MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
 FORMAT = 1  # of the files that Model.save writes
+FAR = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 ROTATIONS = (0, 3)  # the ways of `dihedral` that predict averages: as it is, and turned by 180°
@@ -228,7 +229,29 @@ def training(
         for each, saved in zip(descents, state["optimizers"], strict=True):
             each.load_state_dict(saved)
 
+    good = _copy(network)
+    losses: list[float] = []
+    unchecked: list[Tensor] = []
+
+    def check() -> None:
+        """Raise if a loss since the last check, or a weight, is NaN or infinite."""
+        nonlocal good
+        recent = torch.stack(unchecked).tolist() if unchecked else []  # the device is waited for only here
+        bad = [i for i, each in enumerate(recent, step - len(recent) + 1) if not math.isfinite(each)]
+        bad += [] if _finite(network) else [step]
+        if bad:
+            network.load_state_dict(good)
+            rate = learning_rate * schedule((bad[0] - 0.5) / steps)
+            raise FloatingPointError(
+                f"the loss became NaN or infinite at step {bad[0]} of {steps}, at a learning rate of "
+                f"{rate:.3g}; the weights are those of step {step - len(recent)}"
+            )
+        good = _copy(network)
+        losses.extend(recent)
+        unchecked.clear()
+
     def now() -> dict[str, Any]:
+        check()
         saved = [each.state_dict() for each in descents]
         return {"step": step, "seed": seed, "network": network.state_dict(), "optimizers": saved}
 
@@ -237,47 +260,40 @@ def training(
     replica = DistributedDataParallel(network) if ranked else network
     batches = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
     steps = epochs * batches
-    good = _copy(network)
-    for epoch in range(step // batches + 1, epochs + 1):
-        label, start, losses, unchecked = f"epoch {epoch}/{epochs}", time.perf_counter(), [], []
-        pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
-        pairs = islice(pairs, step % batches, None)
-        if tqdm and rank == 0:
-            pairs = tqdm(pairs, label, batches, initial=step % batches, unit="batch")
-        for a, b in pairs:
-            source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
-            with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
-                guess = replica(source)
-            error = loss(guess / 255, target / 255) if len(target) else guess.sum()  # of nothing, zero
-            # Gradients are averaged over the processes, whose shares of a batch can differ in size.
-            (error * (processes * len(target) / len(a))).backward()
-            for group in _groups(descents):
-                group["lr"] = group["initial_lr"] * schedule((step + 0.5) / steps)
-            for each in descents:
-                each.step()
-            network.zero_grad()
-            step += 1
-            unchecked.append(error.detach())
-            if len(unchecked) == CHECK_EVERY or step % batches == 0:
-                recent = torch.stack(unchecked).tolist()  # the device is waited for only here
-                bad = [i for i, each in enumerate(recent, step - len(recent) + 1) if not math.isfinite(each)]
-                bad += [] if _finite(network) else [step]
-                if bad:
-                    network.load_state_dict(good)
-                    rate = learning_rate * schedule((bad[0] - 0.5) / steps)
-                    raise FloatingPointError(
-                        f"the loss became NaN or infinite at step {bad[0]} of {steps}, at a learning rate of "
-                        f"{rate:.3g}; the weights are those of step {step - len(recent)}"
-                    )
-                good = _copy(network)
-                losses += recent
-                unchecked = []
-            if step % batches:
-                yield Progress(epoch, None, now)
-        mean_loss = sum(losses) / len(losses)
-        if tqdm is None and rank == 0:
-            print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
-        yield Progress(epoch, mean_loss, now)
+    try:
+        for epoch in range(step // batches + 1, epochs + 1):
+            label, start = f"epoch {epoch}/{epochs}", time.perf_counter()
+            losses.clear()
+            pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
+            pairs = islice(pairs, step % batches, None)
+            if tqdm and rank == 0:
+                pairs = tqdm(pairs, label, batches, initial=step % batches, unit="batch")
+            for a, b in pairs:
+                source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
+                with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
+                    guess = replica(source)
+                error = loss(guess / 255, target / 255) if len(target) else guess.sum()  # of nothing, zero
+                # Gradients are averaged over the processes, whose shares of a batch can differ in size.
+                (error * (processes * len(target) / len(a))).backward()
+                for group in _groups(descents):
+                    group["lr"] = group["initial_lr"] * schedule((step + 0.5) / steps)
+                for each in descents:
+                    each.step()
+                network.zero_grad()
+                step += 1
+                unchecked.append(error.detach())
+                if len(unchecked) == CHECK_EVERY or step % batches == 0:
+                    check()
+                if step % batches:
+                    yield Progress(epoch, None, now)
+            mean_loss = sum(losses) / len(losses)
+            if tqdm is None and rank == 0:
+                print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
+            yield Progress(epoch, mean_loss, now)
+    finally:  # also where Ctrl-C came in the middle of a step
+        network.zero_grad()
+        if not _finite(network):
+            network.load_state_dict(good)
 
 
 def _batches(
@@ -504,12 +520,12 @@ def _exact_float32(device: torch.device) -> Iterator[None]:
 
 def _check_images(**images: Tensor) -> None:
     """Raise unless each is an N×3×H×W tensor of `uint8` or finite floating-point numbers; warn of [0, 1]."""
-    high = 0.0
+    small = []
     for name, each in images.items():
         if not isinstance(each, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(each).__name__}")
-        if each.layout != torch.strided or each.is_nested:
-            raise TypeError(f"{name}: expected a dense tensor, got {each.layout}")
+        if each.layout != torch.strided or each.is_nested or each.is_meta:
+            raise TypeError(f"{name}: expected a dense tensor, got {each.layout} on {each.device}")
         if each.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise TypeError(f"{name}: expected uint8 or floating point of 16 to 64 bits, got {each.dtype}")
         if each.ndim == 3:
@@ -522,9 +538,12 @@ def _check_images(**images: Tensor) -> None:
             extremes = torch.stack(each.detach().aminmax()).tolist()
             if not all(map(math.isfinite, extremes)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-            high = max(high, extremes[1])
-    if 0 < high <= 1:
-        names = " and ".join(images)
+            low, high = extremes
+            if max(-low, high) > FAR:
+                raise ValueError(f"{name}: expected values in [0, 255], got {low:.3g} to {high:.3g}")
+            small += [name] * (0 < high <= 2)  # pictures in [0, 1] whose noise goes beyond
+    if small:
+        names = " and ".join(small)
         warnings.warn(f"{names}: values in [0, 255] are expected; these look like [0, 1]", stacklevel=3)
 
 

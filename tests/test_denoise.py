@@ -8,11 +8,11 @@ import skimage.data
 import tifffile
 import torch
 from conftest import run
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from Miniproject_1.others.noises import gaussian
 from Miniproject_1.others.pairs import embedded_photographs
-from Miniproject_1.others.pictures import Picture, read_picture, write_picture
+from Miniproject_1.others.pictures import Picture, read_picture, upright, write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 EXIF = Image.Exif()
@@ -134,6 +134,7 @@ def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, no
     frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
     tifffile.imwrite(folder / "floats.tif", noisy.astype(np.float32), photometric="rgb")
     Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    Image.new("1", (10_000, 10_000)).save(folder / "bomb_small.png")
     done = denoise(folder, "-o", tmp_path / "out")
     assert done.returncode == 1
     bad = sorted(path.name for path in folder.iterdir() if path.name != "good.png")
@@ -161,6 +162,19 @@ def test_files_that_others_wrote_are_read_right(tmp_path, noisy):
         tmp_path / "premultiplied.tif", premultiplied, photometric="rgb", extrasamples=["assocalpha"]
     )
     np.testing.assert_array_equal(read_picture(tmp_path / "premultiplied.tif").alpha, half)
+    # 274: the orientation; 6: to be turned by 90° to the right. Pillow turns an 8-bit TIFF itself.
+    tifffile.imwrite(tmp_path / "turned.tif", noisy, photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    tifffile.imwrite(tmp_path / "odd.tif", deep, photometric="rgb", extratags=[(274, "I", 1, 70_000, True)])
+    turned = np.rot90(noisy, -1)
+    np.testing.assert_array_equal(upright(read_picture(tmp_path / "turned.tif")), turned)
+    np.testing.assert_array_equal(upright(Picture(noisy, None, {"orientation": 6})), turned)
+    write_picture(read_picture(tmp_path / "turned.tif"), tmp_path / "again.tif")
+    with Image.open(tmp_path / "again.tif") as image:
+        np.testing.assert_array_equal(ImageOps.exif_transpose(image), turned)
+    assert "orientation" not in read_picture(tmp_path / "odd.tif").kept
+    tifffile.imwrite(tmp_path / "signed.tif", noisy[:, :, 0].astype(np.int16))
+    with pytest.raises(ValueError, match=r"signed\.tif: .*int16"):
+        read_picture(tmp_path / "signed.tif")
     for name in ("twelve.png", "lzw.tif", "premultiplied.tif"):
         found = read_picture(tmp_path / name).tensor()[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found, noisy, atol=1.1, err_msg=name)

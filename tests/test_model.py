@@ -1,7 +1,10 @@
 """The contract of `Model`, on real noisy pairs."""
 
 import copy
+import os
 import shutil
+import signal
+import threading
 import warnings
 
 import pytest
@@ -253,6 +256,33 @@ def test_a_loss_without_bounds_stops_the_training_and_the_last_good_weights_stay
     assert same_weights(network, before)
 
 
+def test_ctrl_c_leaves_a_model_that_works_with_the_weights_so_far(train_data):
+    few = [each[:64] for each in train_data]
+    model = Model()
+    before = weights(model)
+    ctrl_c = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*few, epochs=100_000, after_epoch=lambda epoch, _: epoch == 2 and ctrl_c.start())
+    assert not same_weights(model.network, before)
+    assert all(each.grad is None for each in model.network.parameters())
+    assert model.predict(few[0][:2]).isfinite().all()
+    model.train(*few, epochs=1)
+
+
+def test_nothing_bad_is_kept_between_two_checks(train_data):
+    network = UNet((8, 16))
+    before = copy.deepcopy(network.state_dict())
+    run = training(network, [tuple(each[:256] for each in train_data)], 1, learning_rate=1e30)
+    next(run)
+    progress = next(run)
+    with pytest.raises(FloatingPointError, match="at step"):
+        progress.state()
+    assert same_weights(network, before)
+    next(run)
+    run.close()
+    assert all(each.isfinite().all() for each in network.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -289,6 +319,8 @@ def test_values_in_0_1_are_warned_of_once(pretrained):
     with pytest.warns(UserWarning, match=r"noisy_a and noisy_b.*\[0, 255\]") as warned:
         pretrained.train(x, x, 1)
     assert len(warned) == 1
+    with pytest.warns(UserWarning, match="^noisy_b: "):
+        pretrained.train(255 * x, x + 0.2 * torch.randn(x.shape), 1)
     with pytest.warns(UserWarning, match="x: "):
         pretrained.predict(x)
     with warnings.catch_warnings():
@@ -352,6 +384,8 @@ def test_callers_autocast_and_layout_change_nothing(pretrained, val_data):
         (torch.zeros(1, 3, 8, 8, dtype=torch.bool), TypeError, "x: .*bool"),
         (torch.zeros(1, 3, 8, 8).to(torch.float8_e5m2), TypeError, "x: .*float8"),
         (torch.zeros(1, 3, 8, 8).to_sparse(), TypeError, "x: .*sparse"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), TypeError, "x: .*meta"),
+        (torch.full((1, 3, 8, 8), 1e39, dtype=torch.float64), ValueError, r"x: .*1e\+39"),
         (torch.zeros(3, 8, 8), ValueError, r"x\.unsqueeze\(0\)"),
         (torch.zeros(1, 4, 8, 8), ValueError, "1, 4, 8, 8"),
         (torch.zeros(1, 3, 0, 8), ValueError, "1, 3, 0, 8"),

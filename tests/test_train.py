@@ -101,6 +101,7 @@ def test_kill_at_ten_random_moments_loses_an_epoch_at_most(shards, uninterrupted
             assert "training" not in file or file["training"]["step"] >= 3 * epochs[-1]
         if out.exists() and "training" not in contents(out):
             out.unlink()  # this one was done: the next starts anew
+            out.with_suffix(".png").unlink()
     done = run(*command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert same(contents(out), uninterrupted)
@@ -113,11 +114,23 @@ def test_what_is_there_is_neither_overwritten_nor_mixed_up(shards, uninterrupted
     stopped.send_signal(signal.SIGTERM)
     stopped.communicate(timeout=120)
     before = out.read_bytes()
-    for more, words in (((), "already"), (("--resume", "--seed", 5), "cannot go on")):
-        done = run(*command(shards, out, *more))
+    others = tmp_path / "others"  # as many pairs, but other ones
+    others.mkdir()
+    for path in shards.iterdir():
+        torch.save(tuple(each.flip(0) for each in load_images(path)), others / path.name)
+    (tmp_path / "picture.png").write_bytes(b"no curve")
+    for data, file, more, words in (
+        (shards, out, (), "already"),
+        (shards, out, ("--resume", "--seed", 5), "cannot go on"),
+        (others, out, ("--resume",), "cannot go on"),
+        (shards, tmp_path / "picture.pth", (), "picture.png is there already"),
+        (shards, out / "below.pth", (), "model.pth"),
+    ):
+        done = run(*command(data, file, *more))
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1 and words in done.stderr
         assert out.read_bytes() == before
+    assert (tmp_path / "picture.png").read_bytes() == b"no curve"
 
 
 def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..model import Model, UNet, atomic_write, bfloat16, training
-from .machine import describe_machine
+from .machine import describe_machine, refuse_unwritable
 from .pairs import load_images
 from .study.networks import AppendixUNet
 from .study.runs import ORIGINAL, Setting, mean_psnr, run
@@ -59,6 +59,7 @@ def bench(data: Path, out: Path, *, epochs: int) -> None:
     it is trained until its PSNR passes `TARGET`.
     """
     train_data, val_data = load_images(data / "train_data.pkl"), load_images(data / "val_data.pkl")
+    refuse_unwritable(out)
     model = Model()
     device = model.device
     result: dict[str, Any] = {

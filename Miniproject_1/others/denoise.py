@@ -5,12 +5,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..model import tqdm
 from .machine import load_model
 from .pairs import find_photographs
-from .pictures import FORMATS, Picture, by_name, read_picture, write_picture
+from .pictures import FORMATS, Picture, by_name, read_picture, upright, write_picture
 from .psnr import psnr, ssim
 
 GAP = 8  # white pixels between the halves of a comparison
@@ -70,7 +70,10 @@ def _find(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
         if path.is_dir():
             # What was made before, in a folder below this one, is no input.
             pictures = find_photographs(path, FORMATS)
-            pictures = [each for each in pictures if path == output or not each.is_relative_to(output)]
+            made = output.resolve()
+            pictures = [
+                each for each in pictures if path.resolve() == made or not each.resolve().is_relative_to(made)
+            ]
             found += [(picture, picture.relative_to(path)) for picture in pictures]
         elif path.exists():
             found.append((path, Path(path.name)))
@@ -135,8 +138,8 @@ def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
 
 
 def _side_by_side(noisy: Picture, denoised: Picture) -> Picture:
-    """Both in one 8-bit RGB picture, a gap between them; alpha is left out."""
-    left, right = (each.tensor()[0] for each in (noisy, denoised))
-    gap = torch.full((3, left.shape[1], GAP), 255.0)
-    joined = torch.cat([left, gap, right], 2).round().to(torch.uint8)
-    return Picture(joined.permute(1, 2, 0).numpy(), None, {})
+    """Both in one 8-bit RGB picture, upright, a gap between them; alpha is left out."""
+    left, right = (upright(each) for each in (noisy, denoised))
+    gap = np.full((len(left), GAP, 3), 255, np.uint8)
+    profile = noisy.kept.get("icc_profile") if noisy.pixels.shape[2] == 3 else None  # a grey one fits no RGB
+    return Picture(np.hstack([left, gap, right]), None, {"icc_profile": profile} if profile else {})

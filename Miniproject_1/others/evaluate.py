@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..model import atomic_write, tqdm
 from .demo import Example, before_and_after
-from .machine import load_model
+from .machine import load_model, refuse_unwritable
 from .pairs import load_images
 from .psnr import psnr, ssim
 
@@ -63,6 +63,7 @@ def evaluate(
     denoisers, each at the setting that has the highest mean PSNR on the first hundred images.
     """
     noisy, clean = load_images(data / "val_data.pkl")
+    refuse_unwritable(out)
     model = load_model(weights, device)
     print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")
     print(f"{'':28s}{'mean  median':>16s}{'mean  median':>18s}", flush=True)

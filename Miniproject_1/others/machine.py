@@ -1,7 +1,8 @@
-"""The device and the model that a command works with."""
+"""What a command needs before it can work: a device, a model, a place for what it makes."""
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
@@ -26,6 +27,14 @@ def load_model(weights: Path | None = None, device: str | None = None) -> Model:
     else:
         model.load_pretrained_model()
     return model
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise `OSError` now, and not when the work is done, where no file could be put."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path.parent).close()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file's name")
 
 
 def describe_machine(device: torch.device) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import png
 import tifffile
 import torch
@@ -78,8 +79,8 @@ def read_picture(path: Path) -> Picture:
     several frames, of 32 bits, or so large that it looks like a decompression bomb.
     """
     with _opened(path) as image:
+        kept = {key: image.info.get(key) for key in ("icc_profile", "exif")}
         orientation = image.getexif().get(ORIENTATION)
-        kept = {key: image.info.get(key) for key in ("icc_profile", "exif")} | {"orientation": orientation}
         if image.mode == "CMYK":
             kept["icc_profile"] = None  # it describes inks, and what is written is RGB
         if image.format == "PNG" and _png_depth(path) == 16:  # Pillow would drop half of the bits
@@ -92,10 +93,21 @@ def read_picture(path: Path) -> Picture:
             grey = image.mode in ("1", "L", "LA", "La")
             mode = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
             array = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
+            orientation = image.getexif().get(ORIENTATION)  # Pillow has turned a TIFF by now
+    if orientation in range(2, 9):
+        kept["orientation"] = orientation
     kept = {key: value for key, value in kept.items() if value}
     if array.shape[2] in (2, 4):
         return Picture(array[:, :, :-1], array[:, :, -1:], kept)
     return Picture(array, None, kept)
+
+
+def upright(picture: Picture) -> np.ndarray:
+    """H×W×3 `uint8`, turned as the orientation asks."""
+    values = picture.tensor()[0].permute(1, 2, 0).round().to(torch.uint8)
+    image = PIL.Image.fromarray(values.numpy())
+    image.getexif()[ORIENTATION] = picture.kept.get("orientation", 1)
+    return np.array(PIL.ImageOps.exif_transpose(image))
 
 
 @contextmanager
@@ -179,6 +191,8 @@ def _read_tiff16(path: Path) -> np.ndarray:
             raise ValueError(f"16 bits as {page.photometric.name}, {page.axes}: not supported")
         array = page.asarray()
         array = array.reshape(*array.shape[:2], -1)
+        if array.dtype != np.uint16:
+            raise ValueError(f"{array.dtype} numbers: of 16 bits, only unsigned ones are denoised")
         if array.shape[2] > 4:
             raise ValueError(f"{array.shape[2]} channels: only grey and RGB are denoised, and alpha kept")
         if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:  # colours come multiplied with alpha

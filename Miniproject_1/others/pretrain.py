@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..model import LEARNING_RATE, Model, ResidualBlock, UNet, atomic_write, training
-from .machine import describe_machine
+from .machine import describe_machine, refuse_unwritable
 from .pairs import load_images
 from .psnr import psnr
 
@@ -33,6 +33,7 @@ def pretrain(
     """
     noisy_a, noisy_b = load_images(data / "train_data.pkl")
     noisy, clean = load_images(data / "val_data.pkl")
+    refuse_unwritable(out)
     part = out.with_name(out.name + ".part")
     part.unlink(missing_ok=True)  # an earlier run's, which was stopped
     torch.manual_seed(seed)

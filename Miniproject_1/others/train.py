@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..model import Model, atomic_write, training
-from .machine import describe_machine, new_model
+from .machine import describe_machine, new_model, refuse_unwritable
 from .pairs import load_images
 from .psnr import noise_to_noise, psnr
 
@@ -90,14 +91,19 @@ def train(
         if start:
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
-        if out.suffix == ".png":
+        curve = out.with_suffix(".png")
+        if out == curve:
             raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
         if out.exists() and not resume:
             raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+        if curve.exists() and not out.exists():
+            raise FileExistsError(f"{curve} is there already, and the curve would be drawn over it")
+        refuse_unwritable(out)
         val = data[0] / "val_data.pkl"
         val_data = load_images(val) if val.exists() else None
         shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
+        recipe["data"] = _fingerprint(shards)
         recipe["learning_rate"] = learning_rate
         if start:
             recipe["start"] = start.name
@@ -132,13 +138,21 @@ def train(
                     told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
                     seconds = time.perf_counter() - begin
                     print(f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s", flush=True)
-                    draw(record, out.with_suffix(".png"))
+                    draw(record, curve)
                 if done:
                     break
                 if interrupted:
                     raise KeyboardInterrupt
         if best:
             print(f"the weights are those of epoch {_best_epoch(record)}", flush=True)
+
+
+def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
+    """By which the data are known again: of each shard's first pair."""
+    digest = hashlib.sha256()
+    for noisy_a, noisy_b in shards:
+        digest.update(noisy_a[0].numpy().tobytes() + noisy_b[0].numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
