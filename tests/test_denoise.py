@@ -98,10 +98,11 @@ def test_every_kind_of_picture_keeps_what_it_is(gallery, tmp_path, pretrained):
 
 def test_one_file_compared_and_scored(tmp_path, noisy):
     clean = Image.fromarray(skimage.data.astronaut()[60:108, 200:240])
-    clean.save(tmp_path / "clean.png")
+    (tmp_path / "clean").mkdir()
+    clean.save(tmp_path / "clean" / "noisy.webp", lossless=True)
     Image.fromarray(noisy).save(tmp_path / "noisy.png")
     out = tmp_path / "new" / "denoised.png"
-    arguments = (tmp_path / "noisy.png", "-o", out, "--compare", "--clean", tmp_path / "clean.png")
+    arguments = (tmp_path / "noisy.png", "-o", out, "--compare", "--clean", tmp_path / "clean")
     done = denoise(*arguments)
     assert done.returncode == 0, done.stderr
     before, after = (float(done.stdout.split("PSNR ")[1].split()[i]) for i in (0, 2))
@@ -143,6 +144,21 @@ def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, no
     assert f"{len(bad)} of {len(bad) + 1} pictures failed" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["colour.png", "colour.jpg", "colour.webp", "deep.png", "deep.tif", "deeper/colour.TIFF"]
+)
+def test_no_part_of_a_picture_is_taken_for_the_whole(gallery, name):
+    path = gallery / name
+    whole = path.read_bytes()
+    for tenths in range(10):
+        path.write_bytes(whole[: len(whole) * tenths // 10])
+        with pytest.raises(ValueError, match=path.stem):
+            read_picture(path)
+    path.write_bytes(np.random.default_rng(0).bytes(len(whole)))
+    with pytest.raises(ValueError, match=path.stem):
+        read_picture(path)
 
 
 def test_files_that_others_wrote_are_read_right(tmp_path, noisy):

@@ -82,7 +82,7 @@ def elsewhere(tmp_path):
     return module.Model(), tmp_path / "bestmodel.pth"
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "random", "hostile", "other", "list"])
+@pytest.mark.parametrize("damage", [*range(10), "missing", "folder", "random", "hostile", "other", "list"])
 def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     model, path = elsewhere
     whole = (ROOT / "Miniproject_1" / "bestmodel.pth").read_bytes()
@@ -90,14 +90,17 @@ def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     other = {name: value for name, value in model.network.state_dict().items()}
     first = next(iter(other))
     other[first] = other[first][:-1]
-    if damage == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage in ("empty", "random"):
-        path.write_bytes(b"" if damage == "empty" else torch.arange(999).numpy().tobytes())
+    if isinstance(damage, int):
+        path.write_bytes(whole[: len(whole) * damage // 10])
+    elif damage == "folder":
+        path.mkdir()
+    elif damage == "random":
+        path.write_bytes(torch.arange(999).numpy().tobytes())
     elif damage != "missing":
         torch.save({"hostile": hostile, "other": other, "list": [1, 2]}[damage], path)
     before = weights(model)
-    with pytest.raises(FileNotFoundError if damage == "missing" else ValueError, match="bestmodel.pth"):
+    error = {"missing": FileNotFoundError, "folder": IsADirectoryError}.get(damage, ValueError)
+    with pytest.raises(error, match="bestmodel.pth"):
         model.load_pretrained_model()
     assert same_weights(model.network, before)
     assert not canary_file.exists()
@@ -331,6 +334,15 @@ def test_values_in_0_1_are_warned_of_once(pretrained):
 
 # ------------------------------------------------------------------------------------------------
 # Prediction
+
+
+@pytest.mark.parametrize("shape", [(300, 3, 32, 32), (1, 3, 40, 1200), (1, 3, 700, 900)])
+def test_memory_is_bounded_however_many_or_large_the_pictures(shape):
+    model, seen = Model(), []
+    model.network = UNet((8, 16)).to(model.device)
+    model.network.register_forward_hook(lambda _, given, __: seen.append(given[0][:, 0].numel()))
+    model.predict(torch.randint(0, 256, shape, dtype=torch.uint8))
+    assert max(seen) < 400**2 and sum(seen) >= 2 * shape[0] * shape[2] * shape[3]
 
 
 @pytest.mark.parametrize(

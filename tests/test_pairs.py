@@ -186,20 +186,25 @@ def test_other_contents_are_refused(tmp_path, content):
         load_images(path)
 
 
-def test_damaged_and_hostile_files_are_refused(tmp_path, data, canary):
+@pytest.mark.parametrize("mmap", [False, True])
+def test_damaged_and_hostile_files_are_refused(tmp_path, data, canary, mmap):
     path = tmp_path / "train_data.pkl"
     with pytest.raises(FileNotFoundError, match="train_data.pkl"):
-        load_images(path)
+        load_images(path, mmap=mmap)
     whole = (data / "val_data.pkl").read_bytes()
-    for tenths in range(10):
-        path.write_bytes(whole[: len(whole) * tenths // 10])
+    for damaged in (*(whole[: len(whole) * tenths // 10] for tenths in range(10)), bytes(range(256)) * 9):
+        path.write_bytes(damaged)
         with pytest.raises(ValueError, match="train_data.pkl"):
-            load_images(path)
+            load_images(path, mmap=mmap)
     hostile, canary_file = canary
     torch.save((hostile, hostile), path)
     with pytest.raises(ValueError, match="train_data.pkl"):
-        load_images(path)
+        load_images(path, mmap=mmap)
     assert not canary_file.exists()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match="train_data.pkl"):
+        load_images(path, mmap=mmap)
 
 
 def test_psnr_is_the_mean_squared_error_of_values_in_0_1():
