@@ -80,6 +80,12 @@ def _pairs(*, photos: Path, **options: Any) -> None:
     print(write_pairs(find_photographs(photos), **options).summary())
 
 
+def _shots(**options: Any) -> None:
+    from .others.shots import write_shots
+
+    write_shots(**options)
+
+
 def _pretrain(**options: Any) -> None:
     from .others.pretrain import pretrain
 
@@ -214,6 +220,14 @@ def _parser() -> argparse.ArgumentParser:
     pairs.add_argument(
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
+
+    shots = command(_shots, "photographs -> two noisy shots of each, to try train on", "shots --sigma 25")
+    shots.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
+    shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
+    noise = shots.add_mutually_exclusive_group()
+    noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
+    noise.add_argument("--counts", type=float, help="for white, of Poisson noise")
+    shots.add_argument("--seed", type=int, default=0, help="default %(default)s")
 
     pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)

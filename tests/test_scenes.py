@@ -11,9 +11,10 @@ from PIL import Image
 
 from Miniproject_1 import Model
 from Miniproject_1.others.noises import gaussian
+from Miniproject_1.others.pairs import embedded_photographs, load_images
 from Miniproject_1.others.pictures import Picture, read_picture, write_picture
 from Miniproject_1.others.psnr import noise_to_noise
-from Miniproject_1.others.scenes import Scenes
+from Miniproject_1.others.scenes import Scenes, match, shift_between
 
 # Parts of real photographs, of many sizes.
 PARTS = {
@@ -129,3 +130,21 @@ def test_what_does_not_match_is_named(folders, tmp_path):
     assert done.returncode == 1 and "nowhere" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
+    done = run("-m", "Miniproject_1", "shots", tmp_path, "--counts", 30, "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    pairs = match(tmp_path / "first", tmp_path / "second")
+    noisy, clean = load_images(tmp_path / "val_data.pkl")
+    assert len(pairs) > 24 and noisy.shape == clean.shape == (len(clean), 3, 192, 192)
+    # Poisson noise: the variance is the value, times 255 / counts.
+    middle = (clean > 60) & (clean < 120)
+    noise = (noisy.float() - clean)[middle]
+    assert noise.mean().abs() < 0.5
+    assert noise.square().mean() == pytest.approx(clean[middle].float().mean().item() * 255 / 30, rel=0.1)
+    trained_on = {name.rpartition("_")[0] for name in pairs}
+    held_out = {path.stem for path in embedded_photographs()} - trained_on
+    assert len(held_out) == 2
+    a, b = (read_picture(path).tensor() for path in pairs[min(pairs)])
+    assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5
