@@ -25,6 +25,7 @@ PAGE = 7.0  # inches: of both
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
+OPTIONAL = ("bench", "changes")
 BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
 
 Runs = list[dict[str, Any]]
@@ -33,14 +34,16 @@ Runs = list[dict[str, Any]]
 def report(results: Path, out: Path) -> None:
     """Write the report as PDF. Nothing is trained.
 
-    results: folder with what `study`, `bench` and `robustness` have kept, and `published.json`.
+    results: folder with what `study`, `bench` and `robustness` have kept, and `published.json`. Without
+        `bench`'s or the study `changes`, which take an hour each, what they would say is left out.
     Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst,
     matplotlib or scikit-image is.
     """
     import typst
     from matplotlib import rc_context
 
-    studies = {name: _settings(results, name) for name in STUDIES}
+    left_out = {name for name in OPTIONAL if not any(results.glob(f"{name}.json*"))}
+    studies = {name: _settings(results, name) for name in STUDIES if name not in left_out}
     model = load_model()
     pictures = examples(model, embedded_photographs(), seed=0, size=SIZE)
     content = {
@@ -48,7 +51,8 @@ def report(results: Path, out: Path) -> None:
             name: {label: _summary(runs) for label, runs in settings.items()}
             for name, settings in studies.items()
         },
-        **{name: _json(results / f"{name}.json") for name in ("bench", "noises", "published")},
+        **{name: _json(results / f"{name}.json") for name in ("noises", "published")},
+        "bench": None if "bench" in left_out else _json(results / "bench.json"),
         "fresh": sum(each.numel() for each in Model().network.parameters()),
         "pretrained": sum(each.numel() for each in model.network.parameters()),
         "rotations": len(ROTATIONS),
@@ -152,8 +156,10 @@ def bars(settings: dict[str, Runs]) -> Figure:
     error = {"linewidth": 0.8, "capsize": 1.5}
     axes.barh(range(len(settings)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
     axes.plot(rotations, range(len(settings)), "D", color="black", markersize=2.5, label="rotations averaged")
-    low, high = min(means), max(means + rotations)
-    axes.set_xlim(low - 0.15 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
+    low = min(mean - deviation for mean, deviation in zip(means, deviations, strict=True))
+    high = max(means + rotations)
+    # Room for each bar's number, left of what its seeds spread over.
+    axes.set_xlim(low - 0.25 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
     for index, mean in enumerate(means):
         axes.text(axes.get_xlim()[0], index, f" {mean:.2f}", va="center", fontsize=6.5)
     axes.set_yticks(range(len(settings)), list(settings), fontsize=6.5)
