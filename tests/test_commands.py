@@ -2,13 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import run
 from PIL import Image
+from skimage.restoration import denoise_tv_chambolle
 
 import Miniproject_1.others.bench as bench_module
+from Miniproject_1 import Model
+from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import UNet
+from Miniproject_1.others.evaluate import evaluate
 from Miniproject_1.others.psnr import psnr as psnr_of
 
 
@@ -94,6 +99,60 @@ def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):
     assert all(0 < value < 1 for value in ssim.values()) and ssim["this model"] == max(ssim.values())
     with Image.open(tmp_path / "sheet.png") as image:
         image.load()
+
+
+def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_path, capsys):
+    noisy, clean = (part[:8] for part in val_data)
+    torch.save((noisy, clean), tmp_path / "val_data.pkl")
+    Model().save(tmp_path / "untrained.pth")  # such a network changes nothing
+    rows = evaluate(tmp_path, out=tmp_path / "sheet.png", weights=tmp_path / "untrained.pth")
+    assert torch.allclose(rows["this model"].psnr, rows["noisy"].psnr, atol=0.01)
+    images = [image.permute(1, 2, 0).numpy() / 255 for image in noisy]
+    scores = {}
+    for weight in (0.03, 0.05, 0.07, 0.1, 0.14, 0.2):
+        made = np.stack([denoise_tv_chambolle(each, weight, channel_axis=2) for each in images])
+        made = torch.from_numpy(made).permute(0, 3, 1, 2).clamp(0, 1) * 255
+        scores[weight] = psnr_of(made.float(), clean).mean().item()
+    best = max(scores, key=scores.get)
+    assert rows["total variation"].psnr.mean().item() == pytest.approx(scores[best], abs=0.01)
+    assert f"weight {best:g}" in capsys.readouterr().out
+
+
+COMMANDS = ["denoise", "train", "evaluate", "robustness", "demo", "pairs", "shots", "pretrain", "bench"]
+COMMANDS += ["study", "report"]
+
+
+def test_help_names_every_command():
+    listed = run("-m", "Miniproject_1", "--help").stdout
+    named = [line.split()[0] for line in listed.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert named == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_commands_help_has_an_example_that_it_takes(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args([name, "--help"])
+    assert stopped.value.code == 0
+    example = " ".join(capsys.readouterr().out.split()).rpartition("example: python -m Miniproject_1 ")[2]
+    assert example.startswith(f"{name} ")
+    assert parser().parse_args(example.split())
+
+
+def test_quiet_says_nothing(tmp_path):
+    done = run("-m", "Miniproject_1", "shots", tmp_path / "shots", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "shots" / "val_data.pkl").exists()
+    done = run("-m", "Miniproject_1", "evaluate", tmp_path / "nowhere", "--quiet")
+    assert done.returncode == 1 and "val_data.pkl" in done.stderr
+
+
+def test_an_error_is_a_line_and_with_debug_a_traceback(tmp_path):
+    for more, lines in (((), 1), (("--debug",), 5)):
+        done = run("-m", "Miniproject_1", "evaluate", tmp_path, *more)
+        assert done.returncode == 1 and "val_data.pkl" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(more) and len(done.stderr.splitlines()) >= lines
+    done = run("-m", "Miniproject_1", "evaluate")
+    assert done.returncode == 2 and "usage" in done.stderr
 
 
 def test_bad_data_ends_with_one_line(tmp_path):

@@ -1,12 +1,14 @@
 """Two shots of each scene in two folders: trained on, scored without clean pictures, checked."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import run
+from conftest import ROOT, run
 from PIL import Image
 
 from Miniproject_1 import Model
@@ -69,6 +71,24 @@ def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
     )
     assert after < before / 2
     assert "already" in train(folders, out).stderr
+
+
+def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path):
+    whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
+    assert train(folders, whole, "--epochs", 2).returncode == 0
+    arguments = ("-m", "Miniproject_1", "train", *folders, "-o", out, "--epochs", "2")
+    stopped = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    while not stopped.stdout.readline().startswith("epoch"):
+        pass
+    stopped.terminate()
+    stopped.communicate(timeout=120)
+    assert stopped.returncode == 130 and "training" in Model().load(out)
+    done = train(folders, out, "--epochs", 2, "--resume")
+    assert done.returncode == 0, done.stderr
+    one, other = (Model().load(path)["weights"] for path in (whole, out))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("sigma", [10, 25])
