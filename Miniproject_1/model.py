@@ -14,8 +14,9 @@ import re
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -132,8 +133,8 @@ def log_mse(guess: Tensor, target: Tensor) -> Tensor:
 
     PSNR is that logarithm, and what is reported is its mean over images, so every image should count
     alike. Under the plain mean the few with the strongest noise would count most, and theirs are the
-    gradients that say least. An image's error is summed over so many pixels that the logarithm bends
-    no single one's mean: the clean picture stays the best guess.
+    gradients that say least. An image's error is summed over so many pixels that the logarithm hardly
+    bends a single one's: the best guess stays close to the mean, the clean picture.
     """
     # One part in 10⁴, a noise of 40 dB: an image without noise must not count without bound.
     return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
@@ -144,7 +145,8 @@ def muon_and_adamw(
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the convolutions between the first and the last, AdamW for the rest.
 
-    That is the split that Muon's authors advise. Muon's rate is `muon_factor` times AdamW's.
+    The rest are those two, the transposed convolutions and the biases. Muon's rate is `muon_factor` times
+    AdamW's.
     """
     hidden = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
     rest = [each for each in network.parameters() if not any(each is weight for weight in hidden)]
@@ -152,12 +154,18 @@ def muon_and_adamw(
     if not hidden:
         return [adamw]
     # PyTorch's Muon takes matrices: these share the weights' memory, and get their gradients in time.
-    matrices = [weight.detach().permute(0, 2, 3, 1).view(len(weight), -1) for weight in hidden]
+    orders = [
+        (0, 2, 3, 1) if each.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
+        for each in hidden
+    ]
+    matrices = [
+        each.detach().permute(order).view(len(each), -1) for each, order in zip(hidden, orders, strict=True)
+    ]
     muon = torch.optim.Muon(matrices, muon_factor * learning_rate, weight_decay=0)
 
     def hand_over_gradients(*_) -> None:
-        for matrix, weight in zip(matrices, hidden, strict=True):
-            matrix.grad = None if weight.grad is None else weight.grad.permute(0, 2, 3, 1).flatten(1)
+        for matrix, each, order in zip(matrices, hidden, orders, strict=True):
+            matrix.grad = None if each.grad is None else each.grad.permute(order).flatten(1)
 
     muon.register_step_pre_hook(hand_over_gradients)
     return [muon, adamw]
@@ -173,7 +181,35 @@ class Progress(NamedTuple):
 
     epoch: int  # 1 ... epochs
     loss: float | None  # the epoch's mean loss after its last step; None after the others
-    state: Callable[[], dict[str, Any]]  # returns all that it takes to go on from here
+    state: Callable[[], dict[str, Any]]  # returns all that it takes to go on from here; save it before a step
+
+
+class LastGood:
+    """The weights that a training falls back on when one of them, or a loss, becomes NaN or infinite."""
+
+    def __init__(self, network: nn.Module, step: int) -> None:
+        self.network, self.step, self.weights = network, step, _copy(network)
+        self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since
+
+    def check(self) -> list[float]:
+        """The losses since the last check. Where one or a weight is bad, raise with the last good weights."""
+        # The device is waited for only here.
+        losses = torch.stack([loss for loss, _ in self.unchecked]).tolist() if self.unchecked else []
+        bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+        if bad or not _finite(self.network):
+            first = bad[0] if bad else len(losses) - 1
+            self.restore()
+            raise FloatingPointError(
+                f"the loss became NaN or infinite at step {self.step + first + 1}, at a learning rate of "
+                f"{self.unchecked[first][1]:.3g}; the network has the weights of step {self.step} again"
+            )
+        self.step += len(losses)
+        self.weights = _copy(self.network)
+        self.unchecked.clear()
+        return losses
+
+    def restore(self) -> None:
+        self.network.load_state_dict(self.weights)
 
 
 def training(
@@ -228,32 +264,13 @@ def training(
         network.load_state_dict(state["network"])
         for each, saved in zip(descents, state["optimizers"], strict=True):
             each.load_state_dict(saved)
-
-    good = _copy(network)
-    losses: list[float] = []
-    unchecked: list[Tensor] = []
-
-    def check() -> None:
-        """Raise if a loss since the last check, or a weight, is NaN or infinite."""
-        nonlocal good
-        recent = torch.stack(unchecked).tolist() if unchecked else []  # the device is waited for only here
-        bad = [i for i, each in enumerate(recent, step - len(recent) + 1) if not math.isfinite(each)]
-        bad += [] if _finite(network) else [step]
-        if bad:
-            network.load_state_dict(good)
-            rate = learning_rate * schedule((bad[0] - 0.5) / steps)
-            raise FloatingPointError(
-                f"the loss became NaN or infinite at step {bad[0]} of {steps}, at a learning rate of "
-                f"{rate:.3g}; the weights are those of step {step - len(recent)}"
-            )
-        good = _copy(network)
-        losses.extend(recent)
-        unchecked.clear()
+    losses: list[float] = list(state["losses"]) if state else []  # of this epoch
+    last_good = LastGood(network, step)
 
     def now() -> dict[str, Any]:
-        check()
-        saved = [each.state_dict() for each in descents]
-        return {"step": step, "seed": seed, "network": network.state_dict(), "optimizers": saved}
+        losses.extend(last_good.check())
+        done = {"step": step, "seed": seed, "losses": losses, "network": network.state_dict()}
+        return done | {"optimizers": [each.state_dict() for each in descents]}
 
     ranked = dist.is_available() and dist.is_initialized()
     rank, processes = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
@@ -263,7 +280,8 @@ def training(
     try:
         for epoch in range(step // batches + 1, epochs + 1):
             label, start = f"epoch {epoch}/{epochs}", time.perf_counter()
-            losses.clear()
+            if step % batches == 0:
+                losses.clear()
             pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
             pairs = islice(pairs, step % batches, None)
             if tqdm and rank == 0:
@@ -275,15 +293,16 @@ def training(
                 error = loss(guess / 255, target / 255) if len(target) else guess.sum()  # of nothing, zero
                 # Gradients are averaged over the processes, whose shares of a batch can differ in size.
                 (error * (processes * len(target) / len(a))).backward()
+                factor = schedule((step + 0.5) / steps)
                 for group in _groups(descents):
-                    group["lr"] = group["initial_lr"] * schedule((step + 0.5) / steps)
+                    group["lr"] = group["initial_lr"] * factor
                 for each in descents:
                     each.step()
                 network.zero_grad()
                 step += 1
-                unchecked.append(error.detach())
-                if len(unchecked) == CHECK_EVERY or step % batches == 0:
-                    check()
+                last_good.unchecked.append((error.detach(), learning_rate * factor))
+                if len(last_good.unchecked) == CHECK_EVERY or step % batches == 0:
+                    losses.extend(last_good.check())
                 if step % batches:
                     yield Progress(epoch, None, now)
             mean_loss = sum(losses) / len(losses)
@@ -293,7 +312,7 @@ def training(
     finally:  # also where Ctrl-C came in the middle of a step
         network.zero_grad()
         if not _finite(network):
-            network.load_state_dict(good)
+            last_good.restore()
 
 
 def _batches(
@@ -424,7 +443,7 @@ class Model:
         weights = content.get("weights") if saved else content
         network = _network_of(weights)
         if network is None:
-            raise ValueError(f"{path} does not hold the weights of a network of this kind")
+            raise ValueError(f"{path} does not hold the weights, all finite, of a network of this kind")
         with torch.inference_mode(False):  # as in __init__
             network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
             network.load_state_dict(weights)
@@ -514,7 +533,8 @@ class Model:
 def _exact_float32(device: torch.device) -> Iterator[None]:
     """Neither the caller's autocast nor TF32, whose rounding depends on how pictures are batched."""
     cudnn = torch.backends.cudnn
-    with torch.autocast(device.type, enabled=False), cudnn.flags(cudnn.enabled, allow_tf32=False):
+    without_tf32 = cudnn.flags(cudnn.enabled, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    with torch.autocast(device.type, enabled=False), without_tf32:
         yield
 
 
@@ -560,6 +580,8 @@ def read(path: Path, *, mmap: bool = False) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        # Only zip files can be mapped, and torch.save wrote others before version 1.6.
+        mmap = mmap and zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (IsADirectoryError, PermissionError):
         raise
@@ -574,7 +596,7 @@ def read(path: Path, *, mmap: bool = False) -> Any:
 def _network_of(weights: Any) -> UNet | None:
     """The network, still empty, that these weights are of; None where no `UNet` has such."""
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and is_whole(value) and value.is_floating_point()
+        isinstance(name, str) and is_whole(value) and value.is_floating_point() and value.isfinite().all()
         for name, value in weights.items()
     ):
         return None

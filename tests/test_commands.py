@@ -10,6 +10,7 @@ from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 
 import Miniproject_1.others.bench as bench_module
+import Miniproject_1.others.evaluate as evaluate_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import UNet
@@ -99,6 +100,26 @@ def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):
     assert all(0 < value < 1 for value in ssim.values()) and ssim["this model"] == max(ssim.values())
     with Image.open(tmp_path / "sheet.png") as image:
         image.load()
+
+
+def test_evaluate_tells_mean_median_and_shows_the_worst_and_the_best(val_data, tmp_path, monkeypatch, capsys):
+    noisy, clean = (part[:25] for part in val_data)
+    torch.save((noisy, clean), tmp_path / "val_data.pkl")
+    shown = []
+    draw = evaluate_module.before_and_after
+    monkeypatch.setattr(evaluate_module, "TOOLS", {})
+    monkeypatch.setattr(
+        evaluate_module,
+        "before_and_after",
+        lambda pictures, width: shown.append(pictures) or draw(pictures, width=width),
+    )
+    row = evaluate(tmp_path, out=tmp_path / "sheet.png")["this model"]
+    order = row.psnr.argsort().tolist()
+    assert [each.name for each in shown[0]] == [f"number {i}" for i in order[:10] + order[-10:]]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("this model"))
+    expected = [each(score).item() for score in (row.psnr, row.ssim) for each in (torch.mean, torch.median)]
+    assert [float(word) for word in line.split()[2:]] == pytest.approx([*expected, row.seconds], abs=0.051)
+    assert 0 < row.seconds < 60
 
 
 def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_path, capsys):

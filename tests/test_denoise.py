@@ -1,5 +1,8 @@
 """Picture files in, picture files out."""
 
+import struct
+import zlib
+
 import numpy as np
 import PIL.Image
 import png
@@ -136,14 +139,45 @@ def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, no
     tifffile.imwrite(folder / "floats.tif", noisy.astype(np.float32), photometric="rgb")
     Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
     Image.new("1", (10_000, 10_000)).save(folder / "bomb_small.png")
+    tag = (34675, "s", 0, "no profile", True)  # where an ICC profile's bytes should be
+    tifffile.imwrite(folder / "odd.tif", noisy, photometric="rgb", extratags=[tag])
     done = denoise(folder, "-o", tmp_path / "out")
     assert done.returncode == 1
-    bad = sorted(path.name for path in folder.iterdir() if path.name != "good.png")
+    good = ["good.png", "odd.tif"]
+    bad = sorted(path.name for path in folder.iterdir() if path.name not in good)
     lines = [line for line in done.stderr.splitlines() if line.startswith(str(folder))]
     assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == bad
-    assert f"{len(bad)} of {len(bad) + 1} pictures failed" in done.stderr
+    assert f"{len(bad)} of {len(bad) + 2} pictures failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == good
+
+
+def test_a_deep_png_that_goes_on_without_end_takes_no_memory(tmp_path):
+    header = (b"IHDR", struct.pack(">IIBBBBB", 10, 10, 16, 2, 0, 0, 0))
+    with (tmp_path / "bomb.png").open("wb") as file:
+        png.write_chunks(file, [header, (b"IDAT", zlib.compress(bytes(300 * 2**20))), (b"IEND", b"")])
+    read = "from pathlib import Path; from Miniproject_1.others.pictures import read_picture as read; "
+    script = (
+        f"{read} import resource as r; peak = lambda: r.getrusage(r.RUSAGE_SELF).ru_maxrss // 1024; "
+        f"before = peak(); assert read(Path({str(tmp_path / 'bomb.png')!r})).pixels.shape == (10, 10, 3); "
+        "print(peak() - before)"
+    )
+    done = run("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100  # MiB
+
+
+def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path, noisy):
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    (tmp_path / "out.png").write_bytes(b"what was there")
+    script = (
+        "import resource, sys; from Miniproject_1.__main__ import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999)); sys.exit(main())"
+    )
+    done = run("-c", script, "denoise", tmp_path / "noisy.png", "-o", tmp_path / "out.png", "--force")
+    assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "out.png").read_bytes() == b"what was there"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noisy.png", "out.png"]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +225,12 @@ def test_files_that_others_wrote_are_read_right(tmp_path, noisy):
     tifffile.imwrite(tmp_path / "signed.tif", noisy[:, :, 0].astype(np.int16))
     with pytest.raises(ValueError, match=r"signed\.tif: .*int16"):
         read_picture(tmp_path / "signed.tif")
+    noise = np.random.default_rng(0).integers(0, 65536, (400, 400, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "large.tif", noise, photometric="rgb", compression="lzw", rowsperstrip=16)
+    whole = (tmp_path / "large.tif").read_bytes()
+    (tmp_path / "large.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"large\.tif"):
+        read_picture(tmp_path / "large.tif")
     for name in ("twelve.png", "lzw.tif", "premultiplied.tif"):
         found = read_picture(tmp_path / name).tensor()[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found, noisy, atol=1.1, err_msg=name)

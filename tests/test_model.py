@@ -1,6 +1,7 @@
 """The contract of `Model`, on real noisy pairs."""
 
 import copy
+import os
 import shutil
 import signal
 import warnings
@@ -104,6 +105,20 @@ def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     assert not canary_file.exists()
 
 
+def test_weights_without_permission_are_named(elsewhere):
+    model, path = elsewhere
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    before, user = weights(model), os.geteuid()
+    os.seteuid(user or 65_534)  # root may read everything
+    try:
+        with pytest.raises(OSError, match=r"bestmodel\.pth"):
+            model.load_pretrained_model()
+    finally:
+        os.seteuid(user)
+    assert same_weights(model.network, before)
+
+
 def test_saved_models_come_back_whatever_their_shape(tmp_path, train_data, val_data):
     noisy, _ = val_data
     model = Model()
@@ -128,6 +143,7 @@ def test_saved_models_come_back_whatever_their_shape(tmp_path, train_data, val_d
         ("head.bias", torch.zeros(0)),
         ("head.bias", torch.zeros(()).expand(1 << 40)),
         ("head.bias", torch.zeros(9)),
+        ("tail.bias", torch.full((3,), torch.nan)),
         ("head.bias", torch.zeros(8, dtype=torch.int64)),
         ("down.1.bias", torch.zeros(8)),
         ("bottom.1.conv1.bias", torch.zeros(16)),
@@ -215,6 +231,20 @@ def test_same_seed_same_weights_whatever_the_dtype_and_gradient_mode(train_data)
     assert not same_weights(model.network, results[0])
 
 
+def test_noise_beyond_the_range_is_learnt_from_as_it_is(val_data):
+    clean = val_data[1][:32].float()
+    a, b = (clean + 80 * torch.randn(clean.shape) for _ in "ab")
+    ends = []
+    for pair in ((a, b), (a.clamp(0, 255), b.clamp(0, 255))):
+        torch.manual_seed(0)
+        model = Model()
+        model.train(*pair, 1)
+        ends.append(weights(model))
+        output = model.predict(a)
+        assert output.min() == 0 and output.max() == 255
+    assert any(not torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 5, 3), (70, 3, 17, 33)])
 def test_trains_on_any_size(shape):
     a, b = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
@@ -244,8 +274,24 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(train_data, t
     rest = list(steps)
     assert len(rest) == 14 - stop
     assert rest[-1].epoch == 2 and len(losses) == 2
+    told = [loss for _, loss, _ in rest if loss is not None]
+    assert told == losses[-len(told) :]  # the epoch's mean, also of the steps before the interruption
     assert same_weights(resumed, whole.state_dict())
     assert not same_weights(interrupted, whole.state_dict())
+
+
+def test_both_layouts_take_the_same_steps(train_data, monkeypatch):
+    monkeypatch.setattr(model_module, "bfloat16", lambda device: False)
+    few = tuple(part[:256] for part in train_data)
+    updates = []
+    for low_precision in (True, False):
+        torch.manual_seed(0)
+        network = UNet((8, 16))
+        before = copy.deepcopy(network.state_dict())
+        list(training(network, [few], 1, low_precision=low_precision))
+        moved = [value - before[name] for name, value in network.state_dict().items()]
+        updates.append(torch.cat([each.flatten() for each in moved]))
+    assert torch.cosine_similarity(*updates, dim=0) > 0.99
 
 
 def test_a_loss_without_bounds_stops_the_training_and_the_last_good_weights_stay(train_data):
@@ -269,6 +315,19 @@ def test_ctrl_c_leaves_a_model_that_works_with_the_weights_so_far(train_data):
     assert all(each.grad is None for each in model.network.parameters())
     assert model.predict(few[0][:2]).isfinite().all()
     model.train(*few, epochs=1)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_leaves_no_gradients(train_data):
+    few = [each[:256] for each in train_data]
+    model = Model()
+    steps = iter(range(9))
+    model.network.head.weight.register_hook(
+        lambda _: (next(steps) == 2 and signal.raise_signal(signal.SIGINT)) or None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*few, epochs=1)
+    assert all(each.grad is None for each in model.network.parameters())
+    assert model.predict(few[0][:2]).isfinite().all()
 
 
 def test_nothing_bad_is_kept_between_two_checks(train_data):
@@ -379,11 +438,13 @@ def test_tiling_changes_nothing(pretrained, monkeypatch, size):
     assert (pretrained.predict(x) - whole).abs().max() < GREY_LEVEL
 
 
-def test_callers_autocast_and_layout_change_nothing(pretrained, val_data):
+def test_callers_autocast_precision_and_layout_change_nothing(pretrained, val_data, monkeypatch):
     noisy = val_data[0][:8]
     plain = pretrained.predict(noisy)
     with torch.autocast("cpu", torch.bfloat16):
         assert (pretrained.predict(noisy) - plain).abs().max() < GREY_LEVEL
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    assert torch.equal(pretrained.predict(noisy), plain)
     strided = noisy.repeat_interleave(2, dim=3)[..., ::2]
     assert (pretrained.predict(strided) - plain).abs().max() < GREY_LEVEL
 

@@ -35,6 +35,17 @@ def test_the_wheel_holds_all_that_runs(tmp_path):
     done = installed(sys.executable, "-c", script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{site / 'Miniproject_1' / '__init__.py'} (1, 3, 8, 8)"
+    # In an environment that has nothing but what the wheel itself asks for.
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys('numpy PIL skimage matplotlib tqdm'.split()));"
+        "import torch; torch.save(tuple(torch.randint(0, 256, (2, 128, 3, 32, 32)).byte()), 'pairs.pkl');"
+        "from Miniproject_1.__main__ import main; sys.exit(main())"
+    )
+    done = installed(sys.executable, "-c", script, "train", "pairs.pkl", "-o", "model.pth", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.pth").exists()
+    done = installed(sys.executable, "-c", script, "denoise", "picture.png", "-o", "out.png")
+    assert done.returncode == 1 and "python -m pip install" in done.stderr.splitlines()[-1]
     done = installed(site / "bin" / "miniproject-1", "demo")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo.png").exists()

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from conftest import ROOT, run
 from PIL import Image
 
 from Miniproject_1 import Model
-from Miniproject_1.others.noises import gaussian
+from Miniproject_1.others.noises import gaussian, poisson
 from Miniproject_1.others.pairs import embedded_photographs, load_images
 from Miniproject_1.others.pictures import Picture, read_picture, write_picture
 from Miniproject_1.others.psnr import noise_to_noise
@@ -31,13 +32,17 @@ PARTS = {
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two folders under Gaussian noise of σ 25: colour, grey, one of 16 bits, one in a folder of its own."""
+    return two_shots(tmp_path, partial(gaussian, sigma=25))
+
+
+def two_shots(tmp_path, noise):
+    """Two folders of noisy shots: colour, grey, one of 16 bits, one in a folder of its own."""
     pair = [tmp_path / "first", tmp_path / "second"]
     generator = torch.Generator().manual_seed(0)
     for name, part in PARTS.items():
         for folder in pair:
             (folder / "deeper").mkdir(parents=True, exist_ok=True)
-            pixels = gaussian(torch.from_numpy(part.copy()), 25, generator).numpy()
+            pixels = noise(torch.from_numpy(part.copy()), generator=generator).numpy()
             if name == "tissue":
                 pixels = pixels.astype(np.uint16) * 257
             place = {"tissue": "tissue.tif", "cat": "deeper/cat.png"}.get(name, f"{name}.png")
@@ -71,6 +76,21 @@ def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
     )
     assert after < before / 2
     assert "already" in train(folders, out).stderr
+
+
+@pytest.mark.parametrize("noise", [partial(gaussian, sigma=50), partial(poisson, counts=30)])
+def test_strong_and_shot_noise_are_learnt_too(tmp_path, noise):
+    folders, out = two_shots(tmp_path, noise), tmp_path / "weights.pth"
+    done = train(folders, out, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    done = run("-m", "Miniproject_1", "denoise", folders[0], "-o", tmp_path / "out", "--weights", out)
+    assert done.returncode == 0, done.stderr
+    for name in ("coffee", "rocket"):
+        before, after = (
+            np.square(read_picture(folder / f"{name}.png").pixels.astype(float) - PARTS[name]).mean()
+            for folder in (folders[0], tmp_path / "out")
+        )
+        assert after < before / 2, name
 
 
 def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path):
@@ -166,5 +186,9 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     trained_on = {name.rpartition("_")[0] for name in pairs}
     held_out = {path.stem for path in embedded_photographs()} - trained_on
     assert len(held_out) == 2
+    again = run("-m", "Miniproject_1", "shots", tmp_path, "--seed", 2)
+    assert again.returncode == 1 and "has shots already" in again.stderr
+    bad = run("-m", "Miniproject_1", "shots", tmp_path / "new", "--counts", 0)
+    assert bad.returncode == 1 and "counts" in bad.stderr and not (tmp_path / "new").exists()
     a, b = (read_picture(path).tensor() for path in pairs[min(pairs)])
     assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5

@@ -16,8 +16,10 @@ from conftest import ROOT, run
 
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
+from Miniproject_1.model import training
 from Miniproject_1.others.bench import TRAIN, peak_gib
 from Miniproject_1.others.pairs import load_images
+from Miniproject_1.others.train import Shards
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(shards, uninterrupted, tmp_p
     done = run(*command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert same(contents(out), uninterrupted)
+    assert contents(out)["record"] == uninterrupted["record"]
 
 
 def test_kill_at_ten_random_moments_loses_an_epoch_at_most(shards, uninterrupted, tmp_path):
@@ -140,7 +143,7 @@ def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):
     done = run(*command(shards, tmp_path / "model.pth", "--learning-rate", 1e30))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "at step" in last and "learning rate" in last
+    assert "at step" in last and "learning rate" in last and "model.pth is not written" in last
     assert not (tmp_path / "model.pth").exists()
 
 
@@ -164,6 +167,31 @@ def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, uninterrupted,
     done = run(*command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert same(contents(out), uninterrupted)
+
+
+def test_a_loss_without_bounds_later_on_leaves_the_last_epochs_file(shards, tmp_path, monkeypatch):
+    out = tmp_path / "model.pth"
+    kept = []
+
+    def diverging(*arguments, **options):
+        for progress in training(*arguments, **options):
+            if progress.epoch == 2:
+                kept.append(out.read_bytes())
+                raise FloatingPointError("the loss became NaN")
+            yield progress
+
+    monkeypatch.setattr(train_module, "training", diverging)
+    with pytest.raises(FloatingPointError, match=r"NaN; .*model\.pth has what it had after its last epoch"):
+        train_module.train([shards], out, epochs=4, seed=0)
+    assert [out.read_bytes()] == kept
+    assert len(contents(out)["record"]) == 1
+
+
+def test_files_from_before_torch_1_6_are_read_too(shards, tmp_path):
+    pair = load_images(shards / "train_data_1.pkl")
+    torch.save(pair, tmp_path / "train_data.pkl", _use_new_zipfile_serialization=False)
+    (noisy_a, _), *_ = Shards(tmp_path / "train_data.pkl")
+    assert torch.equal(noisy_a, pair[0][: len(noisy_a)])
 
 
 def test_one_file_given_weights_and_an_early_stop(shards, tmp_path):
@@ -220,6 +248,31 @@ def on_two_machines(*arguments):
     return "".join(out for out, _ in told)
 
 
+def test_an_early_stop_remembers_the_best_weights_over_an_interruption(shards, tmp_path, monkeypatch):
+    seen = []
+
+    def scripted(*scores, then=lambda: None):
+        left = list(scores)
+
+        def score(denoise, pairs):
+            seen.append(copy.deepcopy(denoise.__self__.network.state_dict()))
+            if len(left) == 1:
+                then()
+            return 15.0, left.pop(0)
+
+        monkeypatch.setattr(train_module, "noise_to_noise", score)
+
+    out = tmp_path / "model.pth"
+    options = {"epochs": 9, "seed": 0, "patience": 2}
+    scripted(20.0, 22.0, 21.0, then=lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        train_module.train([shards], out, **options)
+    scripted(21.5, 99.0)
+    train_module.train([shards], out, **options, resume=True)
+    assert [each["clean, estimated"] for each in contents(out)["record"]] == [20, 22, 21, 21.5]
+    assert same(contents(out), {"weights": seen[1]})
+
+
 def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
     out = tmp_path / "model.pth"
     script = tmp_path / "script.py"  # a thread of the process group that outlives it can abort the process
@@ -243,9 +296,11 @@ def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
     assert (two.predict(noisy) - one.predict(noisy)).square().mean().sqrt() < 0.05 * changed
 
 
-def test_two_processes_take_the_steps_of_one(shards, tmp_path):
+def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
     """In float32 and by plain gradient descent, nothing but the order of summation is left to differ."""
-    out = tmp_path / "weights.pth"
+    # One pair is kept back, and the last batch is of one: nothing is left of it for the second process.
+    shards, out = tmp_path / "train_data.pkl", tmp_path / "weights.pth"
+    torch.save(tuple(each[: 2 * 64 + 2].clone() for each in train_data), shards)
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\n"
@@ -284,6 +339,12 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "SIGKILL" in errors
     assert contents(out)["training"]["step"] >= 3
+    process = start(*torchrun, *command(shards, out, "--resume"))
+    while not process.stdout.readline().startswith("epoch"):
+        pass
+    process.send_signal(signal.SIGTERM)  # torchrun hands it on, and both stop at the same step
+    process.communicate(timeout=120)
+    assert contents(out)["training"]["step"] >= 6
     done = run(*torchrun, *command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert "training" not in contents(out)

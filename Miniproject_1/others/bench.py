@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..model import Model, UNet, atomic_write, bfloat16, training
 from .machine import describe_machine, refuse_unwritable
@@ -60,16 +60,26 @@ def bench(data: Path, out: Path, *, epochs: int) -> None:
     """
     train_data, val_data = load_images(data / "train_data.pkl"), load_images(data / "val_data.pkl")
     refuse_unwritable(out)
-    model = Model()
-    device = model.device
+    device = Model().device
     result: dict[str, Any] = {
         "machine": describe_machine(device),
         "used": {"bfloat16": bfloat16(device), "channels_last": True, "compile": False},
         "seed": 0,
     }
     print(result["machine"], flush=True)
+    result["training_pairs_per_second"] = training_rates(train_data, device)
+    result["prediction_images_per_second"] = prediction_rates(val_data[0], device)
+    result["target_db"] = TARGET
+    result["to_target"] = to_target(train_data, val_data, epochs)
+    result["peak_gib"] = peaks(train_data)
+    with atomic_write(out) as file:
+        file.write(json.dumps(result, indent=2).encode() + b"\n")
 
+
+def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> dict[str, float]:
+    """Pairs a second of the original way, of its network in this project's loop, and of this project."""
     few = train_data[0][:TIMED], train_data[1][:TIMED]
+    first = few[0][:640], few[1][:640]
     ways: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         "original": (AppendixUNet, ORIGINAL),
         "appendix's U-Net, this loop": (AppendixUNet, {}),
@@ -78,16 +88,18 @@ def bench(data: Path, out: Path, *, epochs: int) -> None:
     rates = {}
     for name, (make, options) in ways.items():
         network = make().to(device)
-        first = few[0][:640], few[1][:640]
         deque(training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
         rates[name] = len(few[0]) / _seconds(partial(deque, training(network, [few], 1, **options), 0))
-        report(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
+        tell(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
     loop, whole = (rates[name] / rates["original"] for name in list(ways)[1:])
-    report("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")
-    result["training_pairs_per_second"] = rates
+    tell("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")
+    return rates
 
-    images = val_data[0].repeat(-(-1000 // len(val_data[0])), 1, 1, 1)[:1000]
-    appendix = AppendixUNet().to(device)
+
+def prediction_rates(images: Tensor, device: torch.device) -> dict[str, float]:
+    """Images a second: the original's network one way, and all that `predict` does."""
+    images = images.repeat(-(-1000 // len(images)), 1, 1, 1)[:1000]
+    appendix, model = AppendixUNet().to(device), Model()
     model.load_pretrained_model()
     model.predict(images[:100])
     rates = {
@@ -95,9 +107,14 @@ def bench(data: Path, out: Path, *, epochs: int) -> None:
         "this project": 1000 / _seconds(lambda: model.predict(images)),
     }
     for name, rate in rates.items():
-        report(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
-    result["prediction_images_per_second"] = rates
+        tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
+    return rates
 
+
+def to_target(
+    train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor], epochs: int
+) -> dict[str, dict[str, Any]]:
+    """Both ways from scratch until `TARGET`, the original for so many epochs at most: what `run` measures."""
     # This project's schedule is made to end where its training does, so it is scored only there.
     short = train_data[0][:SHORT], train_data[1][:SHORT]
     ours = run(Setting(), short, val_data, 1, seed=0)
@@ -108,32 +125,33 @@ def bench(data: Path, out: Path, *, epochs: int) -> None:
     ):
         how = "passes" if score > TARGET else "does not pass"
         seconds = reached["seconds"][-1]
-        report(f"{how} {TARGET:.2f} dB, {name}", f"{score:.2f} dB, {seen:.2f} epochs, {seconds:.0f} s")
-    report(f"time to {TARGET:.2f} dB, ratio", f"{original['seconds'][-1] / ours['seconds'][-1]:.1f}")
-    result["target_db"] = TARGET
-    result["to_target"] = {
+        tell(f"{how} {TARGET:.2f} dB, {name}", f"{score:.2f} dB, {seen:.2f} epochs, {seconds:.0f} s")
+    if ours["psnr_rotations"] > TARGET:
+        least = "" if original["psnr"][-1] > TARGET else "at least "
+        ratio = original["seconds"][-1] / ours["seconds"][-1]
+        tell(f"time to {TARGET:.2f} dB, ratio", f"{least}{ratio:.1f}")
+    return {
         "this project": ours | {"pairs": len(short[0])},
         "original": original | {"pairs": len(train_data[0])},
     }
 
-    result["peak_gib"] = peaks = {}
-    for shape in LARGE:
-        text = f"predict {'×'.join(map(str, shape))}"
-        peaks[text] = peak_gib(PREDICT.format(shape=shape))
+
+def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Peak memory in GiB of large predictions, and of a training from one file and from eight."""
+    found = {f"predict {'×'.join(map(str, shape))}": peak_gib(PREDICT.format(shape=shape)) for shape in LARGE}
     with tempfile.TemporaryDirectory() as folder:
         shard = tuple(part[:SHARD].clone() for part in train_data)
         for number in range(8):
             torch.save(shard, Path(folder) / f"train_data_{number}.pkl")
             if number in (0, 7):
                 text = f"train, files of {len(shard[0]):,} pairs: {number + 1}"
-                peaks[text] = peak_gib(TRAIN.format(folder=folder))
-    for text, peak in peaks.items():
-        report(f"peak memory, {text}", f"{peak:.2f} GiB")
-    with atomic_write(out) as file:
-        file.write(json.dumps(result, indent=2).encode() + b"\n")
+                found[text] = peak_gib(TRAIN.format(folder=folder))
+    for text, peak in found.items():
+        tell(f"peak memory, {text}", f"{peak:.2f} GiB")
+    return found
 
 
-def report(what: str, value: str) -> None:
+def tell(what: str, value: str) -> None:
     print(f"{what:52s} {value}", flush=True)
 
 

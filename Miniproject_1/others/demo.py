@@ -69,7 +69,7 @@ def before_and_after(shown: list[Example], *, width: float) -> Figure:
     axes = figure.subplots(3, len(shown), squeeze=False)
     for place, each in zip(axes.T, shown, strict=True):
         height, across = each.clean.shape[1:]
-        place[0].set_title(f"{across}×{height} pixels", fontsize=small)
+        place[0].set_title(f"{each.name.replace('_', ' ')}\n{across}×{height}", fontsize=small)
         for axis, image in zip(place, (each.noisy, each.denoised, each.clean), strict=True):
             axis.imshow(image.round().to(torch.uint8).permute(1, 2, 0))
             axis.set_xticks([])

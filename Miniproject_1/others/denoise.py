@@ -55,7 +55,7 @@ def denoise(
                 write_picture(_side_by_side(picture, denoised), _comparison(target))
             if reference:
                 say(f"{source}: {_scores(picture, denoised, read_picture(reference))}")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a stranger's file: no decoder or encoder may end the rest
             failed += 1
             say(str(error) if str(source) in str(error) else f"{source}: {error}", file=sys.stderr)
     if failed:

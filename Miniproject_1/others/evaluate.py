@@ -24,8 +24,8 @@ SHOWN = 10  # worst and best pictures
 # scikit-image's: a picture H×W×3 in [0, 1] and a setting -> the picture denoised; and the settings tried.
 TOOLS: dict[str, tuple[Callable, dict[str, tuple[float, ...]]]] = {
     "non-local means": (
-        partial(restoration.denoise_nl_means, patch_size=3, patch_distance=7, channel_axis=2),
-        {"h": (0.04, 0.06, 0.08, 0.1, 0.13, 0.16)},
+        partial(restoration.denoise_nl_means, patch_distance=7, channel_axis=2),
+        {"patch_size": (3, 5), "sigma": (0, 0.05, 0.1, 0.2), "h": (0.02, 0.04, 0.06, 0.08, 0.12, 0.16)},
     ),
     "total variation": (
         partial(restoration.denoise_tv_chambolle, channel_axis=2),
@@ -33,11 +33,11 @@ TOOLS: dict[str, tuple[Callable, dict[str, tuple[float, ...]]]] = {
     ),
     "wavelet": (
         partial(restoration.denoise_wavelet, channel_axis=2, convert2ycbcr=True, rescale_sigma=True),
-        {"sigma": (0.03, 0.05, 0.07, 0.1, 0.14)},
+        {"sigma": (0.03, 0.05, 0.07, 0.1, 0.14, 0.2)},
     ),
     "bilateral": (
         partial(restoration.denoise_bilateral, channel_axis=2),
-        {"sigma_color": (0.1, 0.2, 0.4), "sigma_spatial": (0.7, 1, 1.5)},
+        {"sigma_color": (0.05, 0.1, 0.2, 0.4), "sigma_spatial": (0.7, 1, 1.5, 2.5)},
     ),
 }
 
@@ -89,7 +89,7 @@ def evaluate(
     before, after = rows["noisy"].psnr.tolist(), rows["this model"].psnr.tolist()
     order = sorted(range(len(noisy)), key=after.__getitem__)
     shown = order[:SHOWN] + order[-SHOWN:] if len(order) > 2 * SHOWN else order
-    pictures = [Example(f"{i}", noisy[i], denoised[i], clean[i], before[i], after[i]) for i in shown]
+    pictures = [Example(f"number {i}", noisy[i], denoised[i], clean[i], before[i], after[i]) for i in shown]
     with atomic_write(out) as file:
         before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
     print(f"worst and best pictures: {out.resolve()}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -96,7 +97,8 @@ def read_picture(path: Path) -> Picture:
             orientation = image.getexif().get(ORIENTATION)  # Pillow has turned a TIFF by now
     if orientation in range(2, 9):
         kept["orientation"] = orientation
-    kept = {key: value for key, value in kept.items() if value}
+    # A stranger's file can have anything under these names.
+    kept = {key: value for key, value in kept.items() if value and isinstance(value, (bytes, int))}
     if array.shape[2] in (2, 4):
         return Picture(array[:, :, :-1], array[:, :, -1:], kept)
     return Picture(array, None, kept)
@@ -163,11 +165,9 @@ def _png_depth(path: Path) -> int:
 
 
 def _read_png16(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        width, height, rows, info = png.Reader(file=file).asDirect()
-        array = np.vstack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
-    # Where the file says that fewer bits mean anything, pypng leaves only those.
-    return array << (16 - info["bitdepth"])
+    # libpng decodes what the header promises and no more, however much a file goes on to.
+    array = imagecodecs.png_decode(path.read_bytes())
+    return array.reshape(*array.shape[:2], -1)
 
 
 def _write_png16(array: np.ndarray, kept: dict[str, Any], file: io.BytesIO) -> None:

@@ -1,6 +1,7 @@
 """Photographs -> two noisy shots of each, and others with their clean pictures: to try `train` on."""
 
 import random
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,13 @@ def write_shots(out: Path, *, photos: Path | None, sigma: float, counts: float |
     photos: folder of photographs; by default those that scikit-image brings.
     sigma: the noise's standard deviation in grey levels.
     counts: Poisson noise in its place, so many counts for a value of 255.
-    Raises `ValueError` where there are too few photographs of that size.
+    Raises `FileExistsError` where `out` has shots already, which would mix with these, and `ValueError` where
+    there are too few photographs of that size.
     """
+    if (out / "first").exists() or (out / "second").exists():
+        raise FileExistsError(f"OUT: {out} has shots already")
+    if sigma < 0 or (counts is not None and counts <= 0):
+        raise ValueError(f"expected a sigma of 0 or more and counts above 0, got {sigma} and {counts}")
     photographs = find_photographs(photos) if photos else embedded_photographs()
     generator, rng = torch.Generator().manual_seed(seed), random.Random(seed)
 
@@ -34,7 +40,11 @@ def write_shots(out: Path, *, photos: Path | None, sigma: float, counts: float |
         return poisson(clean, counts, generator) if counts else gaussian(clean, sigma, generator)
 
     def parts(paths: list[Path]) -> dict[str, Tensor]:
-        found = {f"{path.stem}_{i}": part for path in paths for i, part in enumerate(_parts(path, rng))}
+        found: dict[str, Tensor] = {}
+        for path in paths:
+            for part in _parts(path, rng):
+                # Numbered, and photographs of one name in different folders apart.
+                found[next(name for i in count() if (name := f"{path.stem}_{i}") not in found)] = part
         if not found:
             raise ValueError(f"PHOTOS: none of {len(paths)} photographs has {SIDE}×{SIDE} pixels")
         return found

@@ -92,33 +92,22 @@ def train(
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
         curve = out.with_suffix(".png")
-        if out == curve:
-            raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
-        if out.exists() and not resume:
-            raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
-        if curve.exists() and not out.exists():
-            raise FileExistsError(f"{curve} is there already, and the curve would be drawn over it")
-        refuse_unwritable(out)
+        _refuse_taken(out, curve, resume)
         val = data[0] / "val_data.pkl"
         val_data = load_images(val) if val.exists() else None
         shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
+        if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
+            raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
-        recipe["data"] = _fingerprint(shards)
-        recipe["learning_rate"] = learning_rate
-        if start:
-            recipe["start"] = start.name
-        if patience is not None:
-            recipe["patience"] = patience
-            if patience < 1 or not (val_data or shards.held_out):
-                raise ValueError(
-                    f"--patience {patience}: expected 1 or more, and pairs enough to keep some back"
-                )
+        recipe |= {"data": _fingerprint(shards), "learning_rate": learning_rate}
+        recipe |= {"start": start.name} if start else {}
+        recipe |= {"patience": patience} if patience is not None else {}
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
         if rank == 0:
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
         run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
-        with _stop_signals() as stopped, closing(run):
+        with _stop_signals() as stopped, closing(run), _diverged(out):
             for epoch, loss, now in run:
                 interrupted, done = _any(bool(stopped)), False
                 if loss is not None:
@@ -147,11 +136,23 @@ def train(
             print(f"the weights are those of epoch {_best_epoch(record)}", flush=True)
 
 
+def _refuse_taken(out: Path, curve: Path, resume: bool) -> None:
+    """Raise where what is to be written would take the place of something else, or cannot be written."""
+    if out == curve:
+        raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
+    if out.exists() and not resume:
+        raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+    if curve.exists() and not out.exists():
+        raise FileExistsError(f"{curve} is there already, and the curve would be drawn over it")
+    refuse_unwritable(out)
+
+
 def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
     """By which the data are known again: of each shard's first pair."""
     digest = hashlib.sha256()
-    for noisy_a, noisy_b in shards:
-        digest.update(noisy_a[0].numpy().tobytes() + noisy_b[0].numpy().tobytes())
+    for shard in shards:
+        for part in shard:  # not by numpy: torch works without it
+            digest.update(bytes(part[0].contiguous().view(torch.uint8).flatten().tolist()))
     return digest.hexdigest()[:12]
 
 
@@ -242,6 +243,16 @@ def _processes(device: str | None) -> Iterator[int]:
         # One that is still freeing tensors when the interpreter ends aborts the process.
         gc.collect()
         dist.destroy_process_group()
+
+
+@contextmanager
+def _diverged(out: Path) -> Iterator[None]:
+    """A training without bounds: say what is left of it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        left = f"{out} has what it had after its last epoch" if out.exists() else f"{out} is not written"
+        raise FloatingPointError(f"{error}; {left}") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import ROTATIONS, Model, atomic_write
+from ...model import Model, atomic_write
 from ..demo import before_and_after, examples
 from ..machine import load_model
 from ..pairs import SIZE, embedded_photographs
@@ -55,7 +55,6 @@ def report(results: Path, out: Path) -> None:
         "bench": None if "bench" in left_out else _json(results / "bench.json"),
         "fresh": sum(each.numel() for each in Model().network.parameters()),
         "pretrained": sum(each.numel() for each in model.network.parameters()),
-        "rotations": len(ROTATIONS),
         "pictures": [{"name": each.name, "before": each.before, "after": each.after} for each in pictures],
     }
     with tempfile.TemporaryDirectory() as folder, rc_context(STYLE):
@@ -101,14 +100,18 @@ def _summary(runs: Runs) -> dict[str, Any]:
 
     The seconds are those of the fastest run: what else a machine does only ever adds to them.
     """
-    first, last = ([run["psnr"][epoch] for run in runs] for epoch in (0, -1))
+    runs = sorted(runs, key=lambda run: run["seed"])  # `each` of two settings are compared seed by seed
+    first, last = (
+        {"each": scores, "mean": statistics.mean(scores), "deviation": _deviation(scores)}
+        for scores in ([run["psnr"][epoch] for run in runs] for epoch in (0, -1))
+    )
+    seconds = [run["seconds"][-1] for run in runs]
     return {
-        "first": {"mean": statistics.mean(first), "deviation": _deviation(first)},
-        "lowest": min(last),
-        "mean": statistics.mean(last),
-        "deviation": _deviation(last),
+        "first": first,
+        **last,
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
-        "seconds": min(run["seconds"][-1] for run in runs),
+        "seconds": min(seconds),
+        "slowest": max(seconds),
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
         "seeds": len(runs),
     }
