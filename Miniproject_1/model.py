@@ -16,7 +16,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -264,7 +264,7 @@ def training(
         network.load_state_dict(state["network"])
         for each, saved in zip(descents, state["optimizers"], strict=True):
             each.load_state_dict(saved)
-    losses: list[float] = list(state["losses"]) if state else []  # of this epoch
+    losses: list[float] = list(state.get("losses", [])) if state else []  # of this epoch
     last_good = LastGood(network, step)
 
     def now() -> dict[str, Any]:
@@ -532,10 +532,16 @@ class Model:
 @contextmanager
 def _exact_float32(device: torch.device) -> Iterator[None]:
     """Neither the caller's autocast nor TF32, whose rounding depends on how pictures are batched."""
-    cudnn = torch.backends.cudnn
-    without_tf32 = cudnn.flags(cudnn.enabled, allow_tf32=False) if device.type == "cuda" else nullcontext()
-    with torch.autocast(device.type, enabled=False), without_tf32:
-        yield
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    if device.type == "cuda":
+        convolutions.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if device.type == "cuda":
+            convolutions.fp32_precision = before
 
 
 def _check_images(**images: Tensor) -> None:
@@ -596,7 +602,10 @@ def read(path: Path, *, mmap: bool = False) -> Any:
 def _network_of(weights: Any) -> UNet | None:
     """The network, still empty, that these weights are of; None where no `UNet` has such."""
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and is_whole(value) and value.is_floating_point() and value.isfinite().all()
+        isinstance(name, str)
+        and is_whole(value)
+        and value.is_floating_point()
+        and value.float().isfinite().all()
         for name, value in weights.items()
     ):
         return None
@@ -639,6 +648,8 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch.save buries it under an error of its own
         raise

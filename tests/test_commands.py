@@ -168,10 +168,10 @@ def test_quiet_says_nothing(tmp_path):
 
 
 def test_an_error_is_a_line_and_with_debug_a_traceback(tmp_path):
-    for more, lines in (((), 1), (("--debug",), 5)):
+    for more in ((), ("--debug",)):
         done = run("-m", "Miniproject_1", "evaluate", tmp_path, *more)
         assert done.returncode == 1 and "val_data.pkl" in done.stderr
-        assert ("Traceback" in done.stderr) == bool(more) and len(done.stderr.splitlines()) >= lines
+        assert ("Traceback" in done.stderr) == bool(more) == (len(done.stderr.splitlines()) > 1)
     done = run("-m", "Miniproject_1", "evaluate")
     assert done.returncode == 2 and "usage" in done.stderr
 

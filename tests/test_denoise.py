@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path, noisy):
         "import resource, sys; from Miniproject_1.__main__ import main;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999)); sys.exit(main())"
     )
-    done = run("-c", script, "denoise", tmp_path / "noisy.png", "-o", tmp_path / "out.png", "--force")
+    done = run("-B", "-c", script, "denoise", tmp_path / "noisy.png", "-o", tmp_path / "out.png", "--force")
     assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / "out.png").read_bytes() == b"what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noisy.png", "out.png"]

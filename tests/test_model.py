@@ -105,15 +105,17 @@ def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     assert not canary_file.exists()
 
 
-def test_weights_without_permission_are_named(elsewhere):
-    model, path = elsewhere
+def test_weights_without_permission_are_named(tmp_path, monkeypatch):
+    model, path = Model(), tmp_path / "bestmodel.pth"
     path.write_bytes(b"secret")
     path.chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above it are closed to others
     before, user = weights(model), os.geteuid()
     os.seteuid(user or 65_534)  # root may read everything
     try:
-        with pytest.raises(OSError, match=r"bestmodel\.pth"):
-            model.load_pretrained_model()
+        with pytest.raises(PermissionError, match=r"bestmodel\.pth"):
+            model.load("bestmodel.pth")
     finally:
         os.seteuid(user)
     assert same_weights(model.network, before)
@@ -298,7 +300,7 @@ def test_a_loss_without_bounds_stops_the_training_and_the_last_good_weights_stay
     few = tuple(part[:256] for part in train_data)
     network = UNet((8, 16))
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(FloatingPointError, match=r"at step \d+ of 4, at a learning rate of \d.*e\+"):
+    with pytest.raises(FloatingPointError, match=r"at step \d+, at a learning rate of \d.*e\+"):
         list(training(network, [few], 1, learning_rate=1e30))
     assert same_weights(network, before)
 

@@ -81,7 +81,7 @@ def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
 @pytest.mark.parametrize("noise", [partial(gaussian, sigma=50), partial(poisson, counts=30)])
 def test_strong_and_shot_noise_are_learnt_too(tmp_path, noise):
     folders, out = two_shots(tmp_path, noise), tmp_path / "weights.pth"
-    done = train(folders, out, "--epochs", 1)
+    done = train(folders, out, "--epochs", 2)
     assert done.returncode == 0, done.stderr
     done = run("-m", "Miniproject_1", "denoise", folders[0], "-o", tmp_path / "out", "--weights", out)
     assert done.returncode == 0, done.stderr
@@ -100,8 +100,7 @@ def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path):
     stopped = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    while not stopped.stdout.readline().startswith("epoch"):
-        pass
+    next(line for line in stopped.stdout if line.startswith("epoch"))
     stopped.terminate()
     stopped.communicate(timeout=120)
     assert stopped.returncode == 130 and "training" in Model().load(out)

@@ -148,8 +148,8 @@ def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):
 
 
 def limit_files():
-    """Like a full disk: no file of this process may grow beyond a page."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    """Like a full disk: no file of this process may grow beyond 64 KiB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 
 
 def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, uninterrupted, tmp_path):
@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, uninterrupted,
     stopped.send_signal(signal.SIGTERM)
     stopped.communicate(timeout=120)
     before, there = out.read_bytes(), sorted(os.listdir(tmp_path))
-    full = start(*command(shards, out, "--resume"), preexec_fn=limit_files)
+    full = start("-B", *command(shards, out, "--resume"), preexec_fn=limit_files)
     _, errors = full.communicate(timeout=120)
     assert full.returncode == 1
     assert "File too large" in errors.splitlines()[-1] and "Traceback" not in errors
@@ -298,9 +298,9 @@ def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
 
 def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
     """In float32 and by plain gradient descent, nothing but the order of summation is left to differ."""
-    # One pair is kept back, and the last batch is of one: nothing is left of it for the second process.
+    # Two pairs are kept back, and the last batch is of one: nothing is left of it for the second process.
     shards, out = tmp_path / "train_data.pkl", tmp_path / "weights.pth"
-    torch.save(tuple(each[: 2 * 64 + 2].clone() for each in train_data), shards)
+    torch.save(tuple(each[: 2 * 64 + 3].clone() for each in train_data), shards)
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\n"
@@ -330,8 +330,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     out = tmp_path / "model.pth"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start(*torchrun, *command(shards, out))
-    while not process.stdout.readline().startswith("epoch"):
-        pass
+    next(line for line in process.stdout if line.startswith("epoch"))
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
     ).stdout.split()
@@ -340,10 +339,10 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     assert process.returncode != 0 and "SIGKILL" in errors
     assert contents(out)["training"]["step"] >= 3
     process = start(*torchrun, *command(shards, out, "--resume"))
-    while not process.stdout.readline().startswith("epoch"):
-        pass
+    next(line for line in process.stdout if line.startswith("epoch"))
     process.send_signal(signal.SIGTERM)  # torchrun hands it on, and both stop at the same step
-    process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
+    assert errors.count("Miniproject_1: interrupted") == 2
     assert contents(out)["training"]["step"] >= 6
     done = run(*torchrun, *command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
