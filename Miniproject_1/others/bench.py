@@ -41,11 +41,16 @@ from Miniproject_1.others.train import Shards
 deque(training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
 """
 WEIGHED = """
-import resource, sys, torch
+import re, resource, sys, torch
+from pathlib import Path
 from Miniproject_1 import Model
 {work}
-kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(kilobytes / (2**20 if sys.platform == "linux" else 2**30))
+status = Path("/proc/self/status")  # getrusage would, on Linux, begin at the parent's peak
+if status.exists():
+    kilobytes = int(re.search("VmHWM:\\s*(\\d+) kB", status.read_text())[1])
+else:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(kilobytes / 2**20)
 """
 
 
