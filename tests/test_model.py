@@ -440,13 +440,18 @@ def test_tiling_changes_nothing(pretrained, monkeypatch, size):
     assert (pretrained.predict(x) - whole).abs().max() < GREY_LEVEL
 
 
-def test_callers_autocast_precision_and_layout_change_nothing(pretrained, val_data, monkeypatch):
+def test_callers_autocast_precision_and_layout_change_nothing(pretrained, val_data):
     noisy = val_data[0][:8]
     plain = pretrained.predict(noisy)
     with torch.autocast("cpu", torch.bfloat16):
         assert (pretrained.predict(noisy) - plain).abs().max() < GREY_LEVEL
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    assert torch.equal(pretrained.predict(noisy), plain)
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        assert torch.equal(pretrained.predict(noisy), plain)
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        convolutions.fp32_precision = before
     strided = noisy.repeat_interleave(2, dim=3)[..., ::2]
     assert (pretrained.predict(strided) - plain).abs().max() < GREY_LEVEL
 
