@@ -532,7 +532,7 @@ class Model:
 @contextmanager
 def _exact_float32(device: torch.device) -> Iterator[None]:
     """Neither the caller's autocast nor TF32, whose rounding depends on how pictures are batched."""
-    convolutions = torch.backends.cudnn.conv
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     if device.type == "cuda":
         convolutions.fp32_precision = "ieee"

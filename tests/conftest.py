@@ -1,5 +1,6 @@
 """What the tests share: a small data set of real photographs, and a fast way to run a command."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,25 @@ def run(*arguments, cwd=ROOT):
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
+
+
+def start(*arguments, **options):
+    """Python in a process of its own that is still at work; its output comes through pipes."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def stop_after_an_epoch(process, number=signal.SIGTERM):
+    """Send the signal to a `train` command once it has told an epoch; what it had to say on stderr."""
+    next(line for line in process.stdout if line.startswith("epoch"))
+    process.send_signal(number)
+    return process.communicate(timeout=120)[1]
 
 
 def same_weights(model: torch.nn.Module, state: dict) -> bool:

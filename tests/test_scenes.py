@@ -1,15 +1,13 @@
 """Two shots of each scene in two folders: trained on, scored without clean pictures, checked."""
 
 import math
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import ROOT, run
+from conftest import run, start, stop_after_an_epoch
 from PIL import Image
 
 from Miniproject_1 import Model
@@ -96,13 +94,8 @@ def test_strong_and_shot_noise_are_learnt_too(tmp_path, noise):
 def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path):
     whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
     assert train(folders, whole, "--epochs", 2).returncode == 0
-    arguments = ("-m", "Miniproject_1", "train", *folders, "-o", out, "--epochs", "2")
-    stopped = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    next(line for line in stopped.stdout if line.startswith("epoch"))
-    stopped.terminate()
-    stopped.communicate(timeout=120)
+    stopped = start("-m", "Miniproject_1", "train", *folders, "-o", out, "--epochs", 2)
+    stop_after_an_epoch(stopped)
     assert stopped.returncode == 130 and "training" in Model().load(out)
     done = train(folders, out, "--epochs", 2, "--resume")
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,11 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import run, start, stop_after_an_epoch
 
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
@@ -44,17 +43,6 @@ def command(shards, out, *more):
     return ("-m", "Miniproject_1", "train", shards, "--out", out, "--epochs", 4, *more)
 
 
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def contents(path):
     """What a model's file holds, read through the public door."""
     return Model().load(path)
@@ -78,10 +66,7 @@ def test_every_epoch_is_told_and_the_file_is_a_model(uninterrupted, shards):
 def test_a_stopped_training_goes_on_to_the_same_end(shards, uninterrupted, tmp_path, number):
     out = tmp_path / "model.pth"
     process = start(*command(shards, out))
-    process.stdout.readline()  # the machine
-    process.stdout.readline()  # epoch 1
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    errors = stop_after_an_epoch(process, number)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert 3 <= contents(out)["training"]["step"] < 12
@@ -115,10 +100,7 @@ def test_kill_at_ten_random_moments_loses_an_epoch_at_most(shards, uninterrupted
 
 def test_what_is_there_is_neither_overwritten_nor_mixed_up(shards, uninterrupted, tmp_path):
     out = tmp_path / "model.pth"
-    stopped = start(*command(shards, out))
-    stopped.stdout.readline(), stopped.stdout.readline()
-    stopped.send_signal(signal.SIGTERM)
-    stopped.communicate(timeout=120)
+    stop_after_an_epoch(start(*command(shards, out)))
     before = out.read_bytes()
     others = tmp_path / "others"  # as many pairs, but other ones
     others.mkdir()
@@ -154,10 +136,7 @@ def limit_files():
 
 def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, uninterrupted, tmp_path):
     out = tmp_path / "model.pth"
-    stopped = start(*command(shards, out))
-    stopped.stdout.readline(), stopped.stdout.readline()  # the machine, and epoch 1
-    stopped.send_signal(signal.SIGTERM)
-    stopped.communicate(timeout=120)
+    stop_after_an_epoch(start(*command(shards, out)))
     before, there = out.read_bytes(), sorted(os.listdir(tmp_path))
     full = start("-B", *command(shards, out, "--resume"), preexec_fn=limit_files)
     _, errors = full.communicate(timeout=120)
@@ -338,10 +317,8 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "SIGKILL" in errors
     assert contents(out)["training"]["step"] >= 3
-    process = start(*torchrun, *command(shards, out, "--resume"))
-    next(line for line in process.stdout if line.startswith("epoch"))
-    process.send_signal(signal.SIGTERM)  # torchrun hands it on, and both stop at the same step
-    _, errors = process.communicate(timeout=120)
+    # torchrun hands SIGTERM on, and both stop at the same step.
+    errors = stop_after_an_epoch(start(*torchrun, *command(shards, out, "--resume")))
     assert errors.count("Miniproject_1: interrupted") == 2
     assert contents(out)["training"]["step"] >= 6
     done = run(*torchrun, *command(shards, out, "--resume"))

@@ -41,7 +41,7 @@ from Miniproject_1.others.train import Shards
 deque(training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
 """
 WEIGHED = """
-import re, resource, sys, torch
+import re, resource, torch
 from pathlib import Path
 from Miniproject_1 import Model
 {work}
