@@ -156,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="for the model")
     train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
     train.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    train.add_argument("--batch-size", type=int, default=64, help="over all processes (default %(default)s)")
     train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
     train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
     train.add_argument(
@@ -215,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0,
         metavar="SHARE",
-        help="pairs whose first picture has another noise, for pretrain (default %(default)s)",
+        help="of the pairs, 0 to 1, whose first picture has another noise; for pretrain (default 0)",
     )
     pairs.add_argument(
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
@@ -226,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
     noise = shots.add_mutually_exclusive_group()
     noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
-    noise.add_argument("--counts", type=float, help="for white, of Poisson noise")
+    noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
     shots.add_argument("--seed", type=int, default=0, help="default %(default)s")
 
     pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
@@ -241,12 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--start", type=Path, metavar="WEIGHTS", help="go on from these, of as many blocks or fewer"
     )
-    pretrain.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).with_name("bestmodel.pth"),
-        help="file for the weights (default %(default)s)",
-    )
+    pretrain.add_argument("--out", type=Path, required=True, help="file for the weights, overwritten")
 
     bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)

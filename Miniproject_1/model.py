@@ -36,13 +36,13 @@ LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 64
+LEVELS = 8  # of a network from a file: each doubles what pictures are padded to
 FORMAT = 1  # of the files that Model.save writes
-FAR = 1e6  # noise may leave [0, 255], but not so far
+LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
-ROTATIONS = (0, 3)  # the ways of `dihedral` that predict averages: as it is, and turned by 180°
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
-PIXELS_AT_ONCE = 2**15  # ... and batches so that no more pixels than about this are in flight
+PIXELS_AT_ONCE = 2**15  # ... and batches into parts of about so many pixels, or of one tile
 
 # ------------------------------------------------------------------------------------------------
 # The network
@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, values in [0, 255] both ways.
+    """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, floating point in [0, 255] both ways.
 
     widths: channels on each level, from fine to coarse; blocks: residual blocks on each level and side.
     The defaults are what learns most in the few minutes that the course gives a CPU.
@@ -114,12 +114,12 @@ class UNet(nn.Module):
         x = self.bottom(x)
         for up, skip, decode in reversed(list(zip(self.up, skips, self.decoder, strict=True))):
             x = decode(up(x).add_(skip))
-        noise = self.tail(x).to(images.dtype)
-        return images + 255 * noise[:, :, : images.shape[2], : images.shape[3]]
+        residual = self.tail(x).to(images.dtype)
+        return images + 255 * residual[:, :, : images.shape[2], : images.shape[3]]
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until height and width are multiples of `multiple`."""
+    """Repeat the last row and column of N×C×H×W until height and width are multiples of `multiple`."""
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
@@ -129,12 +129,12 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 
 
 def log_mse(guess: Tensor, target: Tensor) -> Tensor:
-    """The mean over images of the logarithm of each one's mean squared error; values in [0, 1].
+    """The mean over images of log(mean squared error + 10⁻⁴): N×3×H×W twice, values in [0, 1] -> scalar.
 
     PSNR is that logarithm, and what is reported is its mean over images, so every image should count
-    alike. Under the plain mean the few with the strongest noise would count most, and theirs are the
-    gradients that say least. An image's error is summed over so many pixels that the logarithm hardly
-    bends a single one's: the best guess stays close to the mean, the clean picture.
+    alike. Under the plain mean the few with the strongest noise would count most, and their gradients
+    are the noisiest. An image's error is a mean over so many pixels that the logarithm is almost linear
+    in any single one's: the best guess stays close to the mean of the targets, the clean picture.
     """
     # One part in 10⁴, a noise of 40 dB: an image without noise must not count without bound.
     return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
@@ -180,8 +180,8 @@ class Progress(NamedTuple):
     """Where a training stands."""
 
     epoch: int  # 1 ... epochs
-    loss: float | None  # the epoch's mean loss after its last step; None after the others
-    state: Callable[[], dict[str, Any]]  # returns all that it takes to go on from here; save it before a step
+    loss: float | None  # this process's mean over the epoch, after its last step; None after the others
+    state: Callable[[], dict[str, Any]]  # all that it takes to go on: the live tensors, so save it at once
 
 
 class LastGood:
@@ -243,28 +243,32 @@ def training(
     augment: turn and mirror the pictures.
     swap: let the two pictures of a pair change places. Not for pairs where only the second one's
         noise has zero mean.
-    low_precision: bfloat16 and the channels-last layout, on devices that compute faster so.
+    low_precision: channels-last layout, and bfloat16 on devices that compute faster so.
     state: from a `Progress` of the same training, to go on from there as if it had never stopped.
 
-    Raises `ValueError` for less than one epoch, and `FloatingPointError` when the loss or a weight becomes
-    NaN or infinite; the network then has the weights that were last seen to be good, `CHECK_EVERY` steps
-    before at most.
+    Raises `ValueError` for less than one epoch, shard or pair a batch, and `FloatingPointError` when the loss
+    or a weight becomes NaN or infinite; the network then has the weights that were last seen to be good,
+    `CHECK_EVERY` steps before at most.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs: expected 1 or more, got {epochs}")
+    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("shards", len(shards))):
+        if number < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {number}")
     device = next(network.parameters()).device
     layout = torch.channels_last if low_precision else torch.contiguous_format
     network.to(memory_format=layout)
     descents = optimizers(network, learning_rate)
     for group in _groups(descents):
         group["initial_lr"] = group["lr"]
-    step, seed = 0, int(torch.randint(2**48, ()))
+    ranked = dist.is_available() and dist.is_initialized()
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
+    step, seed = 0, int(_shared(torch.randint(2**48, (), device="cpu"), device))
     if state:
         step, seed = state["step"], state["seed"]
         network.load_state_dict(state["network"])
         for each, saved in zip(descents, state["optimizers"], strict=True):
             each.load_state_dict(saved)
     losses: list[float] = list(state.get("losses", [])) if state else []  # of this epoch
+    replica = DistributedDataParallel(network) if ranked else network  # all take the first one's weights
     last_good = LastGood(network, step)
 
     def now() -> dict[str, Any]:
@@ -272,9 +276,6 @@ def training(
         done = {"step": step, "seed": seed, "losses": losses, "network": network.state_dict()}
         return done | {"optimizers": [each.state_dict() for each in descents]}
 
-    ranked = dist.is_available() and dist.is_initialized()
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
-    replica = DistributedDataParallel(network) if ranked else network
     batches = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
     steps = epochs * batches
     try:
@@ -315,6 +316,15 @@ def training(
             last_good.restore()
 
 
+def _shared(number: Tensor, device: torch.device) -> Tensor:
+    """The first process's number, in all: they must shuffle and turn alike, whatever each was seeded with."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    number = number.to(device)
+    dist.broadcast(number, 0)
+    return number
+
+
 def _batches(
     shards: Sequence[tuple[Tensor, Tensor]],
     batch_size: int,
@@ -326,7 +336,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of one epoch, `float32`: each shard in turn, shuffled. The same seed draws the same."""
     on_device, on_host = (torch.Generator(where).manual_seed(seed) for where in (device, "cpu"))
-    for index in torch.randperm(len(shards), generator=on_host).tolist():
+    for index in torch.randperm(len(shards), generator=on_host, device="cpu").tolist():
         # A shard moves to the device at once, uint8 as uint8: no step touches the host's memory.
         noisy_a, noisy_b = (_to_device(part, device) for part in shards[index])
         for batch in torch.randperm(len(noisy_a), generator=on_device, device=device).split(batch_size):
@@ -335,7 +345,7 @@ def _batches(
                 swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=device) < 0.5
                 a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
             if augment:  # one way for the whole batch, drawn on the host: the device is not waited for
-                way = int(torch.randint(8, (), generator=on_host))
+                way = int(torch.randint(8, (), generator=on_host, device="cpu"))
                 a, b = dihedral(a, way), dihedral(b, way)
             yield a.float(), b.float()
         del noisy_a, noisy_b  # before the next shard is read
@@ -354,24 +364,16 @@ def _finite(network: nn.Module) -> bool:
 
 
 def dihedral(images: Tensor, way: int) -> Tensor:
-    """One of the eight flips and transposes of a square; `way` in 0 ... 7."""
+    """One of the eight flips and transposes of a square; `way` in 0 ... 7, from 4 on with H and W swapped."""
     images = images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
     return images.transpose(-2, -1) if way & 4 else images
 
 
-def inverse_dihedral(images: Tensor, way: int) -> Tensor:
-    """Undo `dihedral(images, way)`."""
-    images = images.transpose(-2, -1) if way & 4 else images
-    return images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
-
-
-def self_ensemble(network: nn.Module, images: Tensor, ways: tuple[int, ...]) -> Tensor:
-    """The mean of the network's answers to these ways of turning and mirroring the images."""
-    total = torch.zeros_like(images)
-    for way in ways:
-        turned = dihedral(images, way).contiguous(memory_format=torch.channels_last)
-        total += inverse_dihedral(network(turned), way)
-    return total / len(ways)
+def self_ensemble(network: nn.Module, images: Tensor) -> Tensor:
+    """The mean of the network's answers to N×3×H×W pictures and to the same turned by 180°."""
+    turned = images.flip(-2, -1)
+    one, other = (network(x.contiguous(memory_format=torch.channels_last)) for x in (images, turned))
+    return (one + other.flip(-2, -1)) / 2
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
@@ -401,6 +403,7 @@ class Model:
     """The denoiser, made untrained.
 
     device: where it computes; by default the best there is: CUDA, then MPS, then CPU.
+    network: a `UNet`, in `float32`. learning_rate: AdamW's highest in `train`; lower once weights are loaded.
     """
 
     def __init__(self, device: str | torch.device | None = None) -> None:
@@ -419,7 +422,7 @@ class Model:
         try:
             self.load(Path(__file__).with_name("bestmodel.pth"))
         except (FileNotFoundError, ValueError) as error:
-            remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA"
+            remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA --out FILE"
             raise type(error)(f"{error}; {remedy}") from error
 
     def save(self, path: str | Path, **more: Any) -> None:
@@ -445,7 +448,7 @@ class Model:
         if network is None:
             raise ValueError(f"{path} does not hold the weights, all finite, of a network of this kind")
         with torch.inference_mode(False):  # as in __init__
-            network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
+            network.to_empty(device=self.device).to(torch.float32, memory_format=torch.channels_last)
             network.load_state_dict(weights)
         self.network, self.learning_rate = network, FINE_TUNING_LEARNING_RATE
         return content
@@ -468,9 +471,9 @@ class Model:
         num_epochs: the course's own spelling of `epochs`, which it replaces.
         after_epoch: called with the number of epochs done and the last one's mean training loss.
 
-        The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU. Interrupted,
-        or stopped by the `FloatingPointError` that a loss without bounds raises, it leaves the weights
-        so far.
+        The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU with as many
+        threads. Interrupted, it leaves the weights so far; stopped by the `FloatingPointError` that a loss
+        without bounds raises, those that were last seen to be good.
         Raises `TypeError` or `ValueError`, before any work, for anything else.
         """
         epochs = epochs if num_epochs is None else num_epochs
@@ -489,7 +492,6 @@ class Model:
                 if loss is not None and after_epoch:
                     after_epoch(epoch, loss)
 
-    @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Denoise pictures.
 
@@ -502,6 +504,10 @@ class Model:
         Raises `TypeError` or `ValueError` for anything else.
         """
         _check_images(x=x)
+        return self._in_tiles(x)
+
+    @torch.no_grad()
+    def _in_tiles(self, x: Tensor) -> Tensor:
         output = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         number, _, height, width = x.shape
         stride = self.network.stride
@@ -520,12 +526,12 @@ class Model:
         return output
 
     def _denoise(self, images: Tensor) -> Tensor:
-        """`predict` for what fits in memory at once."""
+        """`predict` for what is computed at once."""
         # Padded before they are turned: every rotation then sees the same picture, cut at the same
         # places, and so does a tile of a larger one.
         padded = pad(images.to(self.device, torch.float32), self.network.stride)
         with _exact_float32(self.device):
-            denoised = self_ensemble(self.network, padded, ROTATIONS)
+            denoised = self_ensemble(self.network, padded)
         return denoised[:, :, : images.shape[2], : images.shape[3]].clamp(0, 255)
 
 
@@ -565,7 +571,7 @@ def _check_images(**images: Tensor) -> None:
             if not all(map(math.isfinite, extremes)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             low, high = extremes
-            if max(-low, high) > FAR:
+            if max(-low, high) > LARGEST:
                 raise ValueError(f"{name}: expected values in [0, 255], got {low:.3g} to {high:.3g}")
             small += [name] * (0 < high <= 2)  # pictures in [0, 1] whose noise goes beyond
     if small:
@@ -611,7 +617,7 @@ def _network_of(weights: Any) -> UNet | None:
         return None
     widths = [each.numel() for name, each in weights.items() if re.fullmatch(r"(head|down\.\d+)\.bias", name)]
     blocks = len([name for name in weights if re.fullmatch(r"bottom\.\d+\.conv1\.bias", name)])
-    if not widths or not all(widths):
+    if not 0 < len(widths) <= LEVELS or not all(widths):
         return None
     with torch.device("meta"):  # costs nothing, however large the network
         network = UNet(widths, blocks)
@@ -633,9 +639,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary binary file beside `path`; it becomes `path` when the block ends well.
 
     If the block raises, `path` is left as it was and the temporary file is removed.
-    The folder is made when it is missing. Raises `OSError` as `open` and `os.replace` do.
+    The folder is made when it is missing, and what a link points to is replaced, not the link. Raises
+    `OSError` as `open` and `os.replace` do, and where `path` is there and no file.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null
+        raise FileExistsError(f"{path} is there and no file that could be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name must be in the same folder: a rename is atomic only within one file system.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -651,5 +660,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         os.unlink(temporary)
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch.save buries it under an error of its own
-        raise
+            error = error.__context__  # torch.save buries it under an error of its own
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk does not say of which file
+        raise error from None

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from Miniproject_1 import Model
 from Miniproject_1.model import training
 from Miniproject_1.others.bench import TRAIN, peak_gib
 from Miniproject_1.others.pairs import load_images
+from Miniproject_1.others.psnr import psnr
 from Miniproject_1.others.train import Shards
 
 
@@ -105,20 +107,48 @@ def test_what_is_there_is_neither_overwritten_nor_mixed_up(shards, uninterrupted
     others = tmp_path / "others"  # as many pairs, but other ones
     others.mkdir()
     for path in shards.iterdir():
-        torch.save(tuple(each.flip(0) for each in load_images(path)), others / path.name)
+        pairs = load_images(path)
+        torch.save(tuple(torch.cat([each[:1], each[1:].flip(0)]) for each in pairs), others / path.name)
     (tmp_path / "picture.png").write_bytes(b"no curve")
+    done = run(*command(shards, out))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "model.pth is there already" in done.stderr
     for data, file, more, words in (
-        (shards, out, (), "already"),
-        (shards, out, ("--resume", "--seed", 5), "cannot go on"),
-        (others, out, ("--resume",), "cannot go on"),
-        (shards, tmp_path / "picture.pth", (), "picture.png is there already"),
-        (shards, out / "below.pth", (), "model.pth"),
+        ([shards], out, {"resume": True, "seed": 5}, "cannot go on"),
+        ([others], out, {"resume": True}, "cannot go on"),
+        ([shards], tmp_path / "picture.pth", {}, "picture.png is there already"),
+        ([shards], out / "below.pth", {}, "model.pth"),
+        ([shards, others], others / "new.pth", {}, "name another place"),
     ):
-        done = run(*command(data, file, *more))
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1 and words in done.stderr
+        with pytest.raises((OSError, ValueError), match=words):
+            train_module.train(data, file, **({"epochs": 4, "seed": 0} | more))
         assert out.read_bytes() == before
     assert (tmp_path / "picture.png").read_bytes() == b"no curve"
+    assert not (others / "new.pth").exists()
+
+
+def test_beside_clean_pictures_every_pair_is_trained_on_and_they_score(
+    shards, val_data, tmp_path, monkeypatch
+):
+    torch.save(load_images(shards / "train_data_1.pkl"), tmp_path / "train_data.pkl")
+    torch.save(tuple(each[:4] for each in val_data), tmp_path / "val_data.pkl")
+    steps = []
+
+    def counted(*arguments, **options):
+        for progress in training(*arguments, **options):
+            steps.append(progress.loss)
+            yield progress
+
+    monkeypatch.setattr(train_module, "training", counted)
+    out = tmp_path / "model.pth"
+    train_module.train([tmp_path], out, epochs=1, seed=0, batch_size=40)
+    content = contents(out)
+    assert content["recipe"]["pairs"] == 96 and len(steps) == 3
+    (record,) = content["record"]
+    noisy, clean = (each[:4] for each in val_data)
+    model = Model()
+    model.load(out)
+    assert record["PSNR"] == pytest.approx(psnr(model.predict(noisy), clean).mean().item(), abs=1e-4)
 
 
 def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):
@@ -141,7 +171,8 @@ def test_a_full_disk_is_told_and_the_last_good_file_stays(shards, uninterrupted,
     full = start("-B", *command(shards, out, "--resume"), preexec_fn=limit_files)
     _, errors = full.communicate(timeout=120)
     assert full.returncode == 1
-    assert "File too large" in errors.splitlines()[-1] and "Traceback" not in errors
+    assert "Traceback" not in errors
+    assert "File too large" in errors.splitlines()[-1] and "model.pth" in errors.splitlines()[-1]
     assert out.read_bytes() == before and sorted(os.listdir(tmp_path)) == there
     done = run(*command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
@@ -197,6 +228,9 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
         if number in (0, 7):
             peaks.append(peak_gib(TRAIN.format(folder=tmp_path)))
     assert peaks[1] < peaks[0] + 2 * size  # seven more files
+    shard = Shards(tmp_path)[0]
+    assert len(shard[0]) == 4_000
+    assert str(tmp_path / "train_data_0.pkl") in Path("/proc/self/maps").read_text()  # not read: mapped
 
 
 def test_training_stops_early_with_the_best_weights(shards, tmp_path, monkeypatch):
@@ -290,7 +324,7 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "from Miniproject_1.others.train import Shards, _processes\n"
         "def sgd(network, rate): return [torch.optim.SGD(network.parameters(), rate)]\n"
         "with _processes('cpu') as rank:\n"
-        "    torch.manual_seed(0)\n"
+        "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike
         "    network = UNet((8, 16))\n"
         "    options = {'optimizers': sgd, 'learning_rate': 0.1, 'low_precision': False}\n"
         "    for _ in training(network, Shards(Path(sys.argv[1])), 2, **options): pass\n"

@@ -2,10 +2,12 @@
 
 import glob
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from ..model import tqdm
 from .machine import load_model
@@ -41,15 +43,17 @@ def denoise(
     end where some picture failed.
     """
     found = _find(inputs, output)
-    jobs = _plan(found, output, compare=compare, force=force)
     references = _references([name for _, name in found], clean)
+    jobs = _plan(found, references, output, compare=compare, force=force)
     model = load_model(weights, device)
     failed, say = 0, tqdm.write if tqdm else print  # a line of its own, beside the bar
     work = list(zip(jobs, references, strict=True))
     for (source, target), reference in tqdm(work, "denoise", unit="picture") if tqdm else work:
         try:
             picture = read_picture(source)
-            denoised = picture.with_values(model.predict(picture.tensor()))
+            with warnings.catch_warnings():  # a dark picture looks like [0, 1], and is not
+                warnings.simplefilter("ignore")
+                denoised = picture.with_values(model.predict(picture.tensor()))
             write_picture(denoised, target)
             if compare:
                 write_picture(_side_by_side(picture, denoised), _comparison(target))
@@ -88,17 +92,26 @@ def _find(inputs: list[str], output: Path) -> list[tuple[Path, Path]]:
 
 
 def _plan(
-    found: list[tuple[Path, Path]], output: Path, *, compare: bool, force: bool
+    found: list[tuple[Path, Path]],
+    references: list[Path | None],
+    output: Path,
+    *,
+    compare: bool,
+    force: bool,
 ) -> list[tuple[Path, Path]]:
-    """(source, target) of each picture. Raises where a target stands already, or would be written twice."""
+    """(source, target) of each picture. Raises where a target stands already, is read, or comes twice."""
+    suffix = output.suffix.lower()
+    if suffix in PIL.Image.registered_extensions() and suffix not in FORMATS and not output.is_dir():
+        raise ValueError(f"OUTPUT: {output}: expected a folder or one of {', '.join(sorted(FORMATS))}")
     names_a_file = output.is_file() or (output.suffix.lower() in FORMATS and not output.is_dir())
     if names_a_file and len(found) > 1:
         raise FileExistsError(f"OUTPUT: {output} names a file, expected a folder for {len(found)} pictures")
     jobs = [(source, output if names_a_file else output / name) for source, name in found]
-    if same := next((source for source, target in jobs if source.resolve() == target.resolve()), None):
-        raise FileExistsError(f"{same} would be replaced by what is made of it: name another output")
     written = [target for _, target in jobs]
     written += [_comparison(target) for target in written] if compare else []
+    read = {path.resolve() for path in [*(source for source, _ in found), *references] if path}
+    if same := next((path for path in written if path.resolve() in read), None):
+        raise FileExistsError(f"{same} is read and would be replaced: name another output")
     if twice := next((path for path, times in Counter(written).items() if times > 1), None):
         raise FileExistsError(f"INPUT: two pictures would become {twice}")
     if not force and (standing := next((path for path in written if path.exists()), None)):

@@ -38,7 +38,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def describe_machine(device: torch.device) -> str:
-    """One line: processor or card, cores that are used, PyTorch, and what the network trains in."""
+    """One line: processor or card, cores that are used, PyTorch, whether bfloat16 is faster there."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -49,5 +49,5 @@ def describe_machine(device: torch.device) -> str:
             name = models[0].partition(":")[2].strip() if models else name
     cores, threads = os.cpu_count(), torch.get_num_threads()
     used = f"{threads} of {cores}" if device.type == "cpu" and threads != cores else cores
-    number = "bfloat16" if bfloat16(device) else "float32"
-    return f"{device.type}: {name}, {used} cores, PyTorch {torch.__version__}, trains in {number}"
+    has = "with" if bfloat16(device) else "without"
+    return f"{device.type}: {name}, {used} cores, PyTorch {torch.__version__}, {has} bfloat16"

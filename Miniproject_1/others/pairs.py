@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write, is_whole, read, tqdm
+from .machine import refuse_unwritable
 from .noises import gaussian, poisson, salt_and_pepper
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
@@ -149,6 +150,7 @@ def write_pairs(
         raise ValueError(f"shots must be 1 or more, got {shots}")
     if not 0 <= other_noises <= 1:
         raise ValueError(f"other noises must be a share, 0 ... 1, got {other_noises}")
+    refuse_unwritable(out / "train_data.pkl")
     train, held_out, skipped = split_photographs(photographs, val=val, seed=seed)
     noisy, _, clean = _draw(held_out, val, f"{seed} val", "val_data.pkl")
     noisy_a, noisy_b, target = _draw(

@@ -44,8 +44,9 @@ def noise_to_noise(
     2018, section 2). Where both shots have the same noise, E|a − b|² = 2·E|n|². So the error against
     the clean picture, which nobody has, is the measured one less half of what the shots differ by.
     Both errors are means over all pixels, over all pairs and both directions: over one small
-    picture, the difference of two such numbers would say little. Noise that is clipped at black or white
-    has no zero mean there: the estimate is then too high.
+    picture, the difference of two such numbers would say little; where chance makes it negative, the
+    estimate is NaN. It is too high where noise is clipped at black or white, which takes its zero mean, and
+    where the shots differ by more than noise: shifted, or exposed differently.
     """
     error = noise = count = 0.0
     for a, b in pairs:
@@ -53,5 +54,8 @@ def noise_to_noise(
             error += (denoise(one) - other).square().sum().item()
             noise += (one - other).square().sum().item() / 2
             count += one.numel()
-    measured, clean = (-10 * math.log10(max(each / count / 255**2, 1e-8)) for each in (error, error - noise))
+    measured, clean = (
+        -10 * math.log10(max(each / count / 255**2, 1e-8)) if each > 0 else math.nan
+        for each in (error, error - noise)
+    )
     return measured, clean

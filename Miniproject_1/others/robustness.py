@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
-from .machine import describe_machine, load_model
+from .machine import describe_machine, load_model, refuse_unwritable
 from .noises import gaussian, poisson, salt_and_pepper
 from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
 from .psnr import psnr
@@ -28,6 +28,8 @@ def robustness(
     its clean images. Blocks of other sizes need `photographs` and are left out without any.
     """
     noisy, clean = load_images(data / "val_data.pkl")
+    if out:
+        refuse_unwritable(out)
     model = load_model(weights, device)
     generator = torch.Generator().manual_seed(seed)
     cases = {
@@ -43,7 +45,7 @@ def robustness(
     print(f"{'mean PSNR in dB':30s} images   noisy  denoised")
     for name, (images, targets) in cases.items():
         before, after = (psnr(each, targets).mean().item() for each in (images, model.predict(images)))
-        rows[name] = {"images": len(images), "noisy": round(before, 3), "denoised": round(after, 3)}
+        rows[name] = {"images": len(images), "noisy": round(before, 4), "denoised": round(after, 4)}
         print(f"{name:30s} {len(images):6,} {before:7.2f} {after:9.2f}", flush=True)
     black = psnr(torch.zeros_like(clean), clean).mean().item()
     print(f"{'a black image':30s} {len(clean):6,} {black:17.2f}")
@@ -53,7 +55,7 @@ def robustness(
         result = {
             "machine": describe_machine(model.device),
             "seed": seed,
-            "black": round(black, 3),
+            "black": round(black, 4),
             "psnr": rows,
         }
         with atomic_write(out) as file:

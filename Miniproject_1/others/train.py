@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model import Model, atomic_write, training
+from ..model import BATCH_SIZE, Model, atomic_write, training
 from .machine import describe_machine, new_model, refuse_unwritable
 from .pairs import load_images
 from .psnr import noise_to_noise, psnr
@@ -27,21 +28,24 @@ from .psnr import noise_to_noise, psnr
 if TYPE_CHECKING:  # needs the libraries for pictures, and is imported where they are read
     from .scenes import Scenes
 
+ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
+
 
 class Shards(Sequence):
     """The pairs of several files in the course's format, each mapped into memory while it is used.
 
-    held_out: (noisy_a, noisy_b), N×3×H×W, kept back: the last fiftieth of the last file, 500 pairs at most.
+    held_out: (noisy_a, noisy_b), N×3×H×W, where asked for: the last fiftieth of the last file, 500 pairs at
+        most.
     pairs: how many others there are.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, keep_back: bool = True) -> None:
         """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
         self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
         if not self.paths:
             raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
         noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
-        self.kept_back = min(500, len(noisy_a) // 50)
+        self.kept_back = min(500, len(noisy_a) // 50) if keep_back else 0
         kept_back = slice(len(noisy_a) - self.kept_back, None)
         self.held_out = [(noisy_a[kept_back].float(), noisy_b[kept_back].float())] if self.kept_back else []
         self.pairs = sum(len(noisy_a) for noisy_a, _ in self)
@@ -61,6 +65,7 @@ def train(
     *,
     epochs: int,
     seed: int,
+    batch_size: int = BATCH_SIZE,
     learning_rate: float | None = None,
     start: Path | None = None,
     patience: int | None = None,
@@ -70,6 +75,7 @@ def train(
     """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
 
     data: one path as `Shards` takes it, or two folders as `Scenes` does.
+    batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
     start: weights to start from, as `Model.load` takes them.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
@@ -92,24 +98,31 @@ def train(
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
         curve = out.with_suffix(".png")
-        _refuse_taken(out, curve, resume)
+        _refuse_taken(data, out, curve, resume)
         val = data[0] / "val_data.pkl"
         val_data = load_images(val) if val.exists() else None
-        shards = Shards(data[0]) if len(data) == 1 else _scenes(data[0], data[1], seed, rank)
+        shards = (
+            Shards(data[0], keep_back=not val_data)
+            if len(data) == 1
+            else _scenes(data[0], data[1], seed, rank)
+        )
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
-        recipe |= {"data": _fingerprint(shards), "learning_rate": learning_rate}
+        recipe |= {"data": _fingerprint(shards), "batch_size": batch_size, "learning_rate": learning_rate}
         recipe |= {"start": start.name} if start else {}
         recipe |= {"patience": patience} if patience is not None else {}
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
         if rank == 0:
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
-        run = training(model.network, shards, epochs, learning_rate=learning_rate, state=state)
+        options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate}
+        run = training(model.network, shards, epochs, state=state, **options)
         with _stop_signals() as stopped, closing(run), _diverged(out):
-            for epoch, loss, now in run:
-                interrupted, done = _any(bool(stopped)), False
+            for number, (epoch, loss, now) in enumerate(run):
+                # Between processes, asking costs a message.
+                asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
+                interrupted, done = asked and _any(bool(stopped)), False
                 if loss is not None:
                     if rank == 0:
                         scores = _scores(model, val_data, shards.held_out)
@@ -132,12 +145,14 @@ def train(
                     break
                 if interrupted:
                     raise KeyboardInterrupt
-        if best:
+        if best and rank == 0:
             print(f"the weights are those of epoch {_best_epoch(record)}", flush=True)
 
 
-def _refuse_taken(out: Path, curve: Path, resume: bool) -> None:
+def _refuse_taken(data: list[Path], out: Path, curve: Path, resume: bool) -> None:
     """Raise where what is to be written would take the place of something else, or cannot be written."""
+    if inside := next((each for each in data[:2] if len(data) == 2 and _is_below(out, each)), None):
+        raise ValueError(f"{out}: the curve beside it would be a picture of {inside}: name another place")
     if out == curve:
         raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
     if out.exists() and not resume:
@@ -147,12 +162,17 @@ def _refuse_taken(out: Path, curve: Path, resume: bool) -> None:
     refuse_unwritable(out)
 
 
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
-    """By which the data are known again: of each shard's first pair."""
+    """By which the data are known again: of a few pairs of each shard."""
     digest = hashlib.sha256()
     for shard in shards:
         for part in shard:  # not by numpy: torch works without it
-            digest.update(bytes(part[0].contiguous().view(torch.uint8).flatten().tolist()))
+            few = part[:: max(1, len(part) // 8)].contiguous()
+            digest.update(bytes(few.view(torch.uint8).flatten().tolist()))
     return digest.hexdigest()[:12]
 
 
@@ -190,8 +210,10 @@ def _scores(
 
 
 def _best_epoch(record: list[dict[str, float]]) -> int:
-    """The epoch of the best score, the first of such."""
-    return int(max(record, key=lambda each: list(each.values())[-1])["epoch"])
+    """The epoch of the best score, the first of such; one that is NaN is no score."""
+    scores = [list(each.values())[-1] for each in record]
+    best = max(range(len(record)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
+    return int(record[best]["epoch"])
 
 
 def draw(record: list[dict[str, float]], path: Path) -> None:

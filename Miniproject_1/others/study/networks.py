@@ -137,7 +137,7 @@ class ResidualCNN(nn.Module):
 class Averaged(nn.Module):
     """A `UNet` that trains as it is and answers, in evaluation, with an exponential mean of its weights."""
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.98) -> None:
         super().__init__()
         self.network, self.decay = UNet(), decay
         self.mean: list[AveragedModel] = []  # in a list, to be no module of this one: nothing trains it

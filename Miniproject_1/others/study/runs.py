@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import ROTATIONS, Model, UNet, atomic_write, muon_and_adamw, self_ensemble, tqdm, training
+from ...model import Model, UNet, atomic_write, muon_and_adamw, self_ensemble, tqdm, training
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr
@@ -115,7 +115,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "no residual blocks": Setting(plain_unet),
         "batch normalisation": Setting(normalised_unet),
         "plain residual CNN, 8 layers": Setting(ResidualCNN),
-        "weights averaged (0.999)": Setting(Averaged),
+        "weights averaged (0.98)": Setting(Averaged),
         "AdamW throughout": Setting(options={"optimizers": adamw}),
         "Muon × 2.5": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=2.5)}),
         "Muon × 10": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=10)}),
@@ -214,19 +214,23 @@ def run(
     return {
         "parameters": sum(each.numel() for each in network.parameters()),
         "psnr": scores,
-        "psnr_rotations": round(mean_psnr(network, *val_data, ways=ROTATIONS), 4),
+        "psnr_rotations": round(mean_psnr(network, *val_data, ensemble=True), 4),
         "seconds": seconds,
         "machine": describe_machine(device),
     }
 
 
 @torch.no_grad()
-def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, ways: tuple[int, ...] = (0,)) -> float:
-    """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands."""
+def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, *, ensemble: bool = False) -> float:
+    """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands.
+
+    ensemble: of the mean of two answers, as `predict` gives it; else of a single one.
+    """
     device = next(network.parameters()).device
+    answer = partial(self_ensemble, network) if ensemble else network
     network.eval()
     scores = [
-        psnr(self_ensemble(network, images.to(device, torch.float32), ways).clamp(0, 255).cpu(), target)
+        psnr(answer(images.to(device, torch.float32)).clamp(0, 255).cpu(), target)
         for images, target in zip(noisy.split(100), clean.split(100), strict=True)
     ]
     network.train()
