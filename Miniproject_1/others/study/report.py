@@ -151,7 +151,7 @@ def curves(settings: dict[str, Runs]) -> Figure:
 
 def bars(settings: dict[str, Runs]) -> Figure:
     """The last PSNR of each setting, one bar each, with the seeds' deviation and what rotations give."""
-    figure, axes = _figure(0.6 + 0.17 * len(settings))
+    figure, axes = _figure(0.65 + 0.14 * len(settings))
     summaries = [_summary(runs) for runs in settings.values()]
     means, deviations, rotations = (
         [each[key] for each in summaries] for key in ("mean", "deviation", "rotations")
