@@ -96,6 +96,8 @@ class UNet(nn.Module):
 
     def _initialise(self) -> None:
         """Kaiming (He et al. 2015, arXiv 1502.01852), residual branches small, the last layer zero."""
+        if self.head.weight.is_meta:
+            return  # only a shape; filling it would do nothing but import half of PyTorch
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

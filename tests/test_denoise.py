@@ -1,7 +1,11 @@
 """Picture files in, picture files out."""
 
+import os
+import re
 import struct
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -13,6 +17,8 @@ import torch
 from conftest import run
 from PIL import Image, ImageCms, ImageOps
 
+import Miniproject_1.others.denoise as denoise_module
+from Miniproject_1.others.bench import peak_gib
 from Miniproject_1.others.noises import gaussian
 from Miniproject_1.others.pairs import embedded_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, upright, write_picture
@@ -118,9 +124,8 @@ def test_one_file_compared_and_scored(tmp_path, noisy):
     np.testing.assert_array_equal(pixels[:, 48:], np.asarray(Image.open(out)))
     assert sorted(path.name for path in out.parent.iterdir()) == ["denoised.compare.png", "denoised.png"]
 
-    again = denoise(*arguments)
-    assert again.returncode == 1
-    assert "denoised.png is there already" in again.stderr and len(again.stderr.splitlines()) == 1
+    with pytest.raises(FileExistsError, match=r"denoised\.png is there already"):
+        denoise_module.denoise([str(tmp_path / "noisy.png")], out, compare=True, clean=tmp_path / "clean")
     assert denoise(*arguments, "--force", "--quiet", "--device", "cpu").stderr == ""
 
 
@@ -156,15 +161,38 @@ def test_a_deep_png_that_goes_on_without_end_takes_no_memory(tmp_path):
     header = (b"IHDR", struct.pack(">IIBBBBB", 10, 10, 16, 2, 0, 0, 0))
     with (tmp_path / "bomb.png").open("wb") as file:
         png.write_chunks(file, [header, (b"IDAT", zlib.compress(bytes(300 * 2**20))), (b"IEND", b"")])
-    read = "from pathlib import Path; from Miniproject_1.others.pictures import read_picture as read; "
-    script = (
-        f"{read} import resource as r; peak = lambda: r.getrusage(r.RUSAGE_SELF).ru_maxrss // 1024; "
-        f"before = peak(); assert read(Path({str(tmp_path / 'bomb.png')!r})).pixels.shape == (10, 10, 3); "
-        "print(peak() - before)"
-    )
-    done = run("-c", script)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 100  # MiB
+    read = "from Miniproject_1.others.pictures import read_picture"
+    shape = f"read_picture(Path({str(tmp_path / 'bomb.png')!r})).pixels.shape"
+    before, peak = peak_gib(read), peak_gib(f"{read}; assert {shape} == (10, 10, 3)")
+    assert peak - before < 0.1
+
+
+def test_a_folder_or_a_closed_file_for_a_picture_is_named(tmp_path, noisy, monkeypatch):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.png"):
+        read_picture(tmp_path / "folder.png")
+    closed = Path("closed.png")
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above it are closed to others
+    Image.fromarray(noisy).save(closed)
+    closed.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65_534)  # root may read everything
+    try:
+        with pytest.raises(PermissionError, match=r"closed\.png"):
+            read_picture(closed)
+    finally:
+        os.seteuid(user)
+
+
+def test_a_dark_picture_is_not_taken_for_one_in_0_1(tmp_path):
+    dark = np.random.default_rng(0).integers(0, 300, (8, 9, 1), dtype=np.uint16)
+    write_picture(Picture(dark, None, {}), tmp_path / "dark.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoise_module.denoise([str(tmp_path / "dark.tif")], tmp_path / "out.tif")
+    denoised = read_picture(tmp_path / "out.tif").pixels
+    assert denoised.dtype == np.uint16 and 0 < denoised.max() < 500  # of 65,535
 
 
 def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path, noisy):
@@ -243,23 +271,30 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         Image.fromarray(noisy).save(tmp_path / folder / "same.png")
-    source, out = tmp_path / "one" / "same.png", tmp_path / "out"
+    source, clean, out = tmp_path / "one" / "same.png", tmp_path / "two" / "same.png", tmp_path / "out"
+    before = clean.read_bytes()
     (tmp_path / "damaged.pth").write_bytes(b"nothing")
-    for arguments, words in (
-        ((tmp_path / "nowhere.png",), "nowhere.png"),
-        ((tmp_path / "*.webp",), "webp"),
-        ((tmp_path / "*" / "same.png",), "two pictures would become"),
-        ((source, "--weights", tmp_path / "damaged.pth"), "damaged.pth"),
-        ((source, "--device", "abacus"), "abacus"),
-        ((tmp_path / "one", "--force", "-o", tmp_path / "one"), "would be replaced"),
-        ((tmp_path / "one", source, "-o", tmp_path / "new.png"), "new.png names a file, expected a folder"),
-        ((source, "--clean", tmp_path / "lost"), "--clean: "),
-        ((tmp_path, "--clean", tmp_path / "two"), "--clean: "),
+    for inputs, output, options, words in (
+        (["nowhere.png"], out, {}, "nowhere.png"),
+        (["*.webp"], out, {}, "webp"),
+        (["*/same.png"], out, {}, "two pictures would become"),
+        ([source], out, {"weights": tmp_path / "damaged.pth"}, "damaged.pth"),
+        ([source], out, {"device": "abacus"}, "abacus"),
+        (["one"], tmp_path / "one", {"force": True}, "would be replaced"),
+        (["one", source], tmp_path / "new.png", {}, "new.png names a file, expected a folder"),
+        ([source], tmp_path / "out.bmp", {}, "out.bmp"),
+        ([source], clean, {"clean": clean, "force": True}, "would be replaced"),
+        ([source], out, {"clean": tmp_path / "lost"}, "--clean: "),
+        ([""], out, {"clean": tmp_path / "two"}, "--clean: "),
     ):
-        done = denoise("-o", out, *arguments)
-        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-        assert words in done.stderr
-    assert "Traceback" in denoise("-o", out, *arguments, "--debug").stderr
+        with pytest.raises((OSError, ValueError), match=re.escape(words)) as refused:
+            denoise_module.denoise([str(tmp_path / each) for each in inputs], output, **options)
+        assert len(str(refused.value).splitlines()) == 1
+    for more in ((), ("--debug",)):
+        done = denoise(source, "-o", out, "--clean", tmp_path / "lost", *more)
+        assert done.returncode == 1 and "--clean: " in done.stderr
+        assert ("Traceback" in done.stderr) == bool(more) == (len(done.stderr.splitlines()) > 1)
+    assert clean.read_bytes() == before
     assert not out.exists() and not (tmp_path / "new.png").exists()
     for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.bmp"):
         deep = noisy.astype(np.uint16) if "deep" in name else noisy

@@ -1,22 +1,27 @@
 """`python test.py` passes what keeps the contract and fails what does not."""
 
 import re
+import runpy
 import shutil
 
 import pytest
 import torch
 from conftest import ROOT, run
 
-# Each faulty submission is the real one with a single method replaced, so that nothing but the fault can
-# be what fails; with nothing replaced it passes.
+# Each faulty submission is the real one with the fault in place of a method, so that nothing but the fault
+# can be what fails; with nothing replaced it passes. What a fault does not need is left out for its seconds:
+# training, where it is predict's; the network's answer to the one large picture, where it is train's.
 GOOD = "from Miniproject_1_real.model import Model as Real\n\nclass Model(Real):\n"
-PREDICT = "    def predict(self, x):\n        return "
-TRAIN = "    def train(self, a, b, epochs):\n        "
-BAD = {  # what replaces the method, the tests that must fail, and a part of what they must say
-    "wrong shape": (PREDICT + "super().predict(x)[:, :, 1:]\n", "345", "keep the shape"),
-    "values out of range": (PREDICT + "super().predict(x) * 2\n", "345", "not [0, 255]"),
-    "nan": (PREDICT + "super().predict(x) * float('nan')\n", "345", "NaN"),
-    "input unchanged": (PREDICT + "x.clone()\n", "45", "must beat its input by 3 dB"),
+PREDICT = "    def train(self, a, b, epochs):\n        pass\n    def predict(self, x):\n        return "
+TRAIN = (
+    "    def predict(self, x):\n        return super().predict(x) if len(x) > 1 else x\n"
+    "    def train(self, a, b, epochs):\n        "
+)
+BAD = {  # what replaces the method, the tests that must fail, and a pattern of what each must say
+    "wrong shape": (PREDICT + "x[:, :, 1:]\n", "345", "keep the shape"),
+    "values out of range": (PREDICT + "x * 2\n", "345", r"not \[0, 255\]"),
+    "nan": (PREDICT + "x * float('nan')\n", "345", "NaN"),
+    "input unchanged": (PREDICT + "x.clone()\n", "45", "must beat (its input by 3 dB|the noisy input)"),
     "diverges": (
         TRAIN + "[weight.data.fill_(float('nan')) for weight in self.network.parameters()]\n",
         "5",
@@ -74,25 +79,33 @@ def test_fails_a_model_that_breaks_the_contract(small, tmp_path, fault):
     done = run("test.py", "-d", small, "-p", project(tmp_path, body))
     assert done.returncode == 1, done.stdout
     assert set(re.findall(r"^(?:FAIL|ERROR): test_(\d)", done.stderr, re.MULTILINE)) == set(tests)
-    assert words in done.stderr
+    said = re.findall(r"^\w*Error: .*", done.stderr, re.MULTILINE)
+    assert len(said) == len(tests) and all(re.search(words, each) for each in said), said
 
 
 def test_warns_of_values_in_0_1(small, tmp_path):
-    body = "    def predict(self, x):\n        return super().predict(x) / 255\n"
-    done = run("test.py", "-d", small, "-p", project(tmp_path, body))
+    done = run("test.py", "-d", small, "-p", project(tmp_path, PREDICT + "x / 255\n"))
     assert "looks like [0, 1]" in done.stdout
     assert done.returncode == 1
 
 
-def test_fails_without_the_package(small, tmp_path):
+def judge_here(monkeypatch, *arguments):
+    """`python test.py` in this process, where it does not come to judging; its exit code."""
+    monkeypatch.setattr("sys.argv", ["test.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "test.py"), run_name="__main__")
+    return ended.value.code
+
+
+def test_fails_without_the_package(small, tmp_path, monkeypatch):
     done = run("test.py", "-d", small, "-p", tmp_path)
     assert done.returncode == 1
     assert "is not PROJECT's" in done.stderr, "another Miniproject_1 was judged instead"
-    assert run("test.py", "-d", small, "-p", tmp_path / "nowhere").returncode == 2
+    assert judge_here(monkeypatch, "-d", small, "-p", tmp_path / "nowhere") == 2
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "hostile", "wrong shape"])
-def test_unusable_data_ends_with_a_message(small, tmp_path, canary, damage):
+def test_unusable_data_ends_with_a_message(small, tmp_path, canary, monkeypatch, capsys, damage):
     hostile, canary_file = canary
     folder = tmp_path / "data"
     shutil.copytree(small, folder)
@@ -103,10 +116,9 @@ def test_unusable_data_ends_with_a_message(small, tmp_path, canary, damage):
         path.write_bytes(path.read_bytes()[:5000])
     else:
         torch.save((hostile, hostile) if damage == "hostile" else torch.zeros(3), path)
-    done = run("test.py", "-d", folder)
-    assert done.returncode == 2
-    assert "val_data.pkl" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert judge_here(monkeypatch, "-d", folder) == 2
+    told = capsys.readouterr().err
+    assert "val_data.pkl" in told and "Traceback" not in told
     assert not canary_file.exists()
 
 

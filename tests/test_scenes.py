@@ -1,21 +1,27 @@
 """Two shots of each scene in two folders: trained on, scored without clean pictures, checked."""
 
 import math
-from functools import partial
+import signal
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import run, start, stop_after_an_epoch
+from conftest import run
 from PIL import Image
 
+import Miniproject_1.others.scenes as scenes_module
+import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
+from Miniproject_1.model import training
+from Miniproject_1.others.denoise import denoise
 from Miniproject_1.others.noises import gaussian, poisson
 from Miniproject_1.others.pairs import embedded_photographs, load_images
 from Miniproject_1.others.pictures import Picture, read_picture, write_picture
 from Miniproject_1.others.psnr import noise_to_noise
 from Miniproject_1.others.scenes import Scenes, match, shift_between
+from Miniproject_1.others.shots import write_shots
 
 # Parts of real photographs, of many sizes.
 PARTS = {
@@ -26,6 +32,7 @@ PARTS = {
     "tissue": skimage.data.immunohistochemistry()[:160, :180],
     "camera": skimage.data.camera()[60:260, 150:350, None],
 }
+PLACES = {name: f"{name}.png" for name in PARTS} | {"tissue": "tissue.tif", "cat": "deeper/cat.png"}
 
 
 @pytest.fixture
@@ -43,8 +50,7 @@ def two_shots(tmp_path, noise):
             pixels = noise(torch.from_numpy(part.copy()), generator=generator).numpy()
             if name == "tissue":
                 pixels = pixels.astype(np.uint16) * 257
-            place = {"tissue": "tissue.tif", "cat": "deeper/cat.png"}.get(name, f"{name}.png")
-            write_picture(Picture(pixels, None, {}), folder / place)
+            write_picture(Picture(pixels, None, {}), folder / PLACES[name])
     return pair
 
 
@@ -54,14 +60,13 @@ def train(folders, out, *more):
 
 def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
     out = tmp_path / "weights.pth"
-    done = train(folders, out, "--epochs", 2)
+    done = train(folders, out, "--epochs", 1)
     assert done.returncode == 0, done.stderr
     assert "1 scene kept back" in done.stdout
     assert "warning" not in done.stderr
-    record = Model().load(out)["record"]
-    assert [each["epoch"] for each in record] == [1, 2]
-    assert f"clean, estimated {record[-1]['clean, estimated']:.3f} dB" in done.stdout
-    assert record[-1]["clean, estimated"] > 23  # the shots themselves have 20.2
+    (record,) = Model().load(out)["record"]
+    assert f"clean, estimated {record['clean, estimated']:.3f} dB" in done.stdout
+    assert record["clean, estimated"] > 23  # the shots themselves have 20.2
     with Image.open(tmp_path / "weights.png") as image:
         image.load()
 
@@ -73,53 +78,69 @@ def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path):
         for path in (noisy, tmp_path / "out.png")
     )
     assert after < before / 2
-    assert "already" in train(folders, out).stderr
+    with pytest.raises(FileExistsError, match="already"):
+        train_module.train(folders, out, epochs=1, seed=0)
 
 
 @pytest.mark.parametrize("noise", [partial(gaussian, sigma=50), partial(poisson, counts=30)])
-def test_strong_and_shot_noise_are_learnt_too(tmp_path, noise):
-    folders, out = two_shots(tmp_path, noise), tmp_path / "weights.pth"
-    done = train(folders, out, "--epochs", 2)
-    assert done.returncode == 0, done.stderr
-    done = run("-m", "Miniproject_1", "denoise", folders[0], "-o", tmp_path / "out", "--weights", out)
-    assert done.returncode == 0, done.stderr
-    for name in ("coffee", "rocket"):
+def test_strong_and_shot_noise_are_learnt_too(tmp_path, monkeypatch, noise):
+    monkeypatch.setattr(scenes_module, "PATCH", 32)
+    monkeypatch.setattr(scenes_module, "MOST", 256)
+    folders, weights, out = two_shots(tmp_path, noise), tmp_path / "weights.pth", tmp_path / "out"
+    train_module.train(folders, weights, epochs=1, seed=0, batch_size=16)
+    denoise([str(folders[0])], out, weights=weights)
+    for name, place in PLACES.items():
+        before, after = (read_picture(folder / place) for folder in (folders[0], out))
+        assert after.pixels.dtype == before.pixels.dtype, name  # 16 bits stay 16 bits
+        assert after.pixels.shape == PARTS[name].shape, name  # and grey stays grey
         before, after = (
-            np.square(read_picture(folder / f"{name}.png").pixels.astype(float) - PARTS[name]).mean()
-            for folder in (folders[0], tmp_path / "out")
+            np.square(each.pixels.astype(float) / each.scale - PARTS[name]).mean() for each in (before, after)
         )
         assert after < before / 2, name
 
 
-def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path):
+def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes_module, "PATCH", 16)
+    monkeypatch.setattr(scenes_module, "MOST", 130)  # three steps an epoch
     whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
-    assert train(folders, whole, "--epochs", 2).returncode == 0
-    stopped = start("-m", "Miniproject_1", "train", *folders, "-o", out, "--epochs", 2)
-    stop_after_an_epoch(stopped)
-    assert stopped.returncode == 130 and "training" in Model().load(out)
-    done = train(folders, out, "--epochs", 2, "--resume")
-    assert done.returncode == 0, done.stderr
-    one, other = (Model().load(path)["weights"] for path in (whole, out))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    train_module.train(folders, whole, epochs=2, seed=0)
+
+    def stopped(*arguments, **options):
+        for step, progress in enumerate(training(*arguments, **options), 1):
+            if step == 4:
+                signal.raise_signal(signal.SIGTERM)
+            yield progress
+
+    monkeypatch.setattr(train_module, "training", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_module.train(folders, out, epochs=2, seed=0)
+    assert Model().load(out)["training"]["step"] == 4
+    monkeypatch.setattr(train_module, "training", training)
+    train_module.train(folders, out, epochs=2, seed=0, resume=True)
+    one, other = (Model().load(path) for path in (whole, out))
+    assert one["record"] == other["record"] and len(one["record"]) == 2
+    assert all(torch.equal(value, other["weights"][name]) for name, value in one["weights"].items())
 
 
 @pytest.mark.parametrize("sigma", [10, 25])
 def test_the_estimate_without_clean_pictures_agrees_with_the_truth(pretrained, sigma):
     generator = torch.Generator().manual_seed(0)
+    predict = cache(pretrained.predict)  # asked twice for each shot
     pairs, error, count = [], 0.0, 0
     for part in PARTS.values():
         clean = Picture(part, None, {}).tensor()
         a, b = (clean + sigma * torch.randn(clean.shape, generator=generator) for _ in "ab")
         pairs.append((a, b))
-        error += sum((pretrained.predict(each) - clean).square().sum().item() for each in (a, b))
+        error += sum((predict(each) - clean).square().sum().item() for each in (a, b))
         count += 2 * clean.numel()
-    measured, estimate = noise_to_noise(pretrained.predict, pairs)
+    measured, estimate = noise_to_noise(predict, pairs)
     truth = -10 * math.log10(error / count / 255**2)
     assert estimate == pytest.approx(truth, abs=0.1)
     assert measured < truth - 1
+    assert math.isnan(noise_to_noise(lambda x: x, [(a, a)])[1])  # twice one shot: it says nothing
 
 
-def test_shifted_shots_are_named(folders):
+def test_shifted_shots_are_named(folders, monkeypatch, capsys):
     assert not Scenes(*folders, seed=0).misaligned
     for name, shift in (("coffee.png", (0, 2)), ("camera.png", (-3, 1))):
         picture = read_picture(folders[1] / name)
@@ -128,8 +149,9 @@ def test_shifted_shots_are_named(folders):
     assert found.keys() == {"coffee", "camera"}
     assert found["coffee"] == pytest.approx((0, 2), abs=0.3)
     assert found["camera"] == pytest.approx((-3, 1), abs=0.3)
-    done = train(folders, folders[0].parent / "weights.pth", "--epochs", 1)
-    assert "warning: camera: the shots are shifted by -3.0 rows" in done.stderr
+    monkeypatch.setattr(scenes_module, "MOST", 1)  # a patch of each: it is warned of before the training
+    train_module.train(folders, folders[0].parent / "weights.pth", epochs=1, seed=0)
+    assert "warning: camera: the shots are shifted by -3.0 rows" in capsys.readouterr().err
 
 
 def test_patches_are_of_one_size_and_of_the_same_places(folders):
@@ -149,18 +171,20 @@ def test_patches_are_of_one_size_and_of_the_same_places(folders):
 
 def test_what_does_not_match_is_named(folders, tmp_path):
     out = tmp_path / "weights.pth"
+
+    def refused(folders, words):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            train_module.train(folders, out, epochs=1, seed=0)
+
     (folders[1] / "coffee.png").rename(tmp_path / "kept.png")
     done = train(folders, out)
     assert done.returncode == 1 and "second has no coffee" in done.stderr.splitlines()[-1]
-    Image.open(tmp_path / "kept.png").resize((99, 98)).save(folders[1] / "coffee.png")
-    done = train(folders, out)
-    assert done.returncode == 1 and "99×98 pixels, expected the same" in done.stderr.splitlines()[-1]
-    (folders[1] / "coffee.png").write_bytes(b"nothing")
-    done = train(folders, out)
-    assert done.returncode == 1 and "coffee.png" in done.stderr.splitlines()[-1]
-    done = train([tmp_path / "nowhere", folders[1]], out)
-    assert done.returncode == 1 and "nowhere" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    Image.open(tmp_path / "kept.png").resize((99, 98)).save(folders[1] / "coffee.png")
+    refused(folders, "99×98 pixels, expected the same")
+    (folders[1] / "coffee.png").write_bytes(b"nothing")
+    refused(folders, r"coffee\.png")
+    refused([tmp_path / "nowhere", folders[1]], "nowhere")
     assert not out.exists()
 
 
@@ -178,9 +202,10 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     trained_on = {name.rpartition("_")[0] for name in pairs}
     held_out = {path.stem for path in embedded_photographs()} - trained_on
     assert len(held_out) == 2
-    again = run("-m", "Miniproject_1", "shots", tmp_path, "--seed", 2)
-    assert again.returncode == 1 and "has shots already" in again.stderr
-    bad = run("-m", "Miniproject_1", "shots", tmp_path / "new", "--counts", 0)
-    assert bad.returncode == 1 and "counts" in bad.stderr and not (tmp_path / "new").exists()
+    with pytest.raises(FileExistsError, match="has shots already"):
+        write_shots(tmp_path, photos=None, sigma=25, counts=None, seed=2)
+    with pytest.raises(ValueError, match="counts"):
+        write_shots(tmp_path / "new", photos=None, sigma=25, counts=0, seed=0)
+    assert not (tmp_path / "new").exists()
     a, b = (read_picture(path).tensor() for path in pairs[min(pairs)])
     assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5
