@@ -21,11 +21,11 @@ from Miniproject_1.others.psnr import psnr as psnr_of
 
 @pytest.fixture
 def run_here(monkeypatch, capsys):
-    """A command in this process, where starting one is not what is tested: its exit code and its stderr."""
+    """A command in this process, where starting one is not what is tested: exit code, what it told."""
 
     def run_here(*arguments):
         monkeypatch.setattr("sys.argv", ["Miniproject_1", *map(str, arguments)])
-        return main(), capsys.readouterr().err
+        return main(), capsys.readouterr()
 
     return run_here
 
@@ -75,18 +75,19 @@ def test_pretrain_goes_on_from_given_weights_and_adds_blocks(data, tmp_path, run
     assert not list(tmp_path.glob("*.part"))
 
     options = ("--blocks", 1, "--start", large, "--out", tmp_path / "new.pth")
-    code, errors = run_here("pretrain", data, *shape, *options)
-    assert code == 1 and len(errors.splitlines()) == 1 and "large.pth" in errors
+    code, told = run_here("pretrain", data, *shape, *options)
+    assert code == 1 and len(told.err.splitlines()) == 1 and "large.pth" in told.err
 
 
-def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch, capsys, tmp_path):
+def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch, run_here, tmp_path):
     for name, pair, number in (("train_data", train_data, 64), ("val_data", val_data, 16)):
         torch.save(tuple(part[:number].clone() for part in pair), tmp_path / f"{name}.pkl")
     monkeypatch.setattr(bench_module, "LARGE", ((1, 3, 40, 50),))
     monkeypatch.setattr(bench_module, "IMAGES", 20)
     monkeypatch.setattr(bench_module, "TARGET", 18.5)  # this project starts above it, the original far below
-    bench_module.bench(tmp_path, tmp_path / "bench.json", epochs=2)
-    printed = capsys.readouterr().out
+    code, told = run_here("bench", tmp_path, "--out", tmp_path / "bench.json", "--epochs", 2)
+    assert code == 0
+    printed = told.out
     result = json.loads((tmp_path / "bench.json").read_text())
     rates = result["training_pairs_per_second"]
     assert len(rates) == 3
@@ -179,13 +180,13 @@ def test_quiet_says_nothing(tmp_path, monkeypatch, run_here):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "shots" / "val_data.pkl").exists()
     monkeypatch.setattr(tqdm, "__init__", tqdm.__init__)  # --quiet replaces it: here it comes back
-    code, errors = run_here("evaluate", tmp_path / "nowhere", "--quiet")
-    assert code == 1 and "val_data.pkl" in errors
+    code, told = run_here("evaluate", tmp_path / "nowhere", "--quiet")
+    assert code == 1 and "val_data.pkl" in told.err
 
 
 def test_an_error_is_a_line_and_with_debug_a_traceback(tmp_path, run_here, capsys):
-    code, errors = run_here("evaluate", tmp_path)
-    assert code == 1 and "val_data.pkl" in errors and len(errors.splitlines()) == 1
+    code, told = run_here("evaluate", tmp_path)
+    assert code == 1 and "val_data.pkl" in told.err and len(told.err.splitlines()) == 1
     with pytest.raises(FileNotFoundError, match=r"val_data\.pkl"):
         run_here("evaluate", tmp_path, "--debug")
     with pytest.raises(SystemExit, match="2"):
@@ -194,7 +195,7 @@ def test_an_error_is_a_line_and_with_debug_a_traceback(tmp_path, run_here, capsy
 
 
 def test_bad_data_ends_with_one_line(tmp_path, run_here):
-    code, errors = run_here("pretrain", tmp_path, "--out", tmp_path / "weights.pth")
+    code, told = run_here("pretrain", tmp_path, "--out", tmp_path / "weights.pth")
     assert code == 1
-    assert len(errors.splitlines()) == 1
-    assert "train_data.pkl" in errors
+    assert len(told.err.splitlines()) == 1
+    assert "train_data.pkl" in told.err

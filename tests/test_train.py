@@ -41,8 +41,8 @@ def uninterrupted(shards, tmp_path_factory):
     return contents(out)
 
 
-def command(shards, out, *more):
-    return ("-m", "Miniproject_1", "train", shards, "--out", out, "--epochs", 4, *more)
+def command(shards, out, *more, device="cpu"):  # on which it ends bit for bit alike
+    return ("-m", "Miniproject_1", "train", shards, "--out", out, "--epochs", 4, "--device", device, *more)
 
 
 def contents(path):
@@ -358,3 +358,12 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     done = run(*torchrun, *command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert "training" not in contents(out)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_torchrun_trains_on_every_gpu_there_is(shards, tmp_path):
+    out = tmp_path / "model.pth"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=gpu")
+    done = run(*torchrun, *command(shards, out, device="cuda"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   4/4") == 1 and "training" not in contents(out)
