@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="for the model")
     train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
-    train.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    train.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
     train.add_argument("--batch-size", type=int, default=64, help="over all processes (default %(default)s)")
     train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
     train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
@@ -185,14 +185,14 @@ def _parser() -> argparse.ArgumentParser:
         "holds out",
     )
     robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    robustness.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    robustness.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
     robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
     robustness.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     _add_device(robustness)
 
     demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="of the noise (default %(default)s)")
+    demo.add_argument("--seed", type=_seed, default=0, help="of the noise (default %(default)s)")
 
     pairs = command(_pairs, "photographs -> noisy pairs in the course's format", "photos data")
     pairs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1_000,
         help="validation images (default %(default)s); 0: train on all, write no val_data.pkl",
     )
-    pairs.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    pairs.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
     pairs.add_argument(
         "--shots",
         type=int,
@@ -228,12 +228,12 @@ def _parser() -> argparse.ArgumentParser:
     noise = shots.add_mutually_exclusive_group()
     noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
     noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
-    shots.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    shots.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
 
     pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
-    pretrain.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    pretrain.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
     pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
     pretrain.add_argument(
         "--widths", type=int, nargs="+", default=[48, 96, 192], help="of the levels (default 48 96 192)"
@@ -246,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
+    bench.add_argument(
+        "parts", metavar="PART", nargs="*", help="training, prediction, target, memory (default: all)"
+    )
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(
         "--epochs",
@@ -270,6 +273,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
     report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more and below 2**63, got {text}")
+    return int(text)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

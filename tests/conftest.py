@@ -1,8 +1,10 @@
 """What the tests share: a small data set of real photographs, and a fast way to run a command."""
 
+import os
 import signal
 import subprocess
 import sys
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,20 @@ def canary(tmp_path):
             return Path.touch, (path,)
 
     return Hostile(), path
+
+
+@contextmanager
+def closed(path):
+    """Within, the file of this path may not be read: not even by root, who is another user there."""
+    path.chmod(0)
+    path.parent.chmod(0o755)
+    user = os.geteuid()
+    with chdir(path.parent):  # the folders above it are closed to others
+        os.seteuid(user or 65_534)
+        try:
+            yield Path(path.name)
+        finally:
+            os.seteuid(user)
 
 
 def run(*arguments, cwd=ROOT):

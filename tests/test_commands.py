@@ -1,6 +1,7 @@
 """The commands, end to end."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -89,17 +90,24 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     assert code == 0
     printed = told.out
     result = json.loads((tmp_path / "bench.json").read_text())
-    rates = result["training_pairs_per_second"]
+    rates = result["training"]["pairs_per_second"]
     assert len(rates) == 3
     assert all(f"{rate:.0f} pairs/s" in printed for rate in rates.values())
-    assert all(rate > 0 for rate in result["prediction_images_per_second"].values())
-    reached = result["to_target"]
+    assert all(rate > 0 for rate in result["prediction"]["images_per_second"].values())
+    reached = result["target"]
     assert len(reached["original"]["psnr"]) == 2 and len(reached["this project"]["psnr"]) == 1
     ratio = reached["original"]["seconds"][-1] / reached["this project"]["seconds"][-1]
     told = next(line for line in printed.splitlines() if "dB, ratio" in line)
     assert 0 <= ratio - float(told.split()[-1]) < 0.1  # rounded down
-    assert all(0.1 < peak < 4 for peak in result["peak_gib"].values())
-    assert len(result["peak_gib"]) == 3
+    assert all(0.1 < peak < 4 for peak in result["memory"]["peak_gib"].values())
+    assert len(result["memory"]["peak_gib"]) == 3
+    for files in (1, 8):
+        assert re.search(rf"peak memory, train, files of \d+ pairs: {files} +\d\.\d\d GiB", printed)
+    assert run_here("bench", tmp_path, "prediction", "--out", tmp_path / "bench.json")[0] == 0
+    again = json.loads((tmp_path / "bench.json").read_text())
+    assert again.pop("prediction") != result.pop("prediction") and again == result
+    code, told = run_here("bench", tmp_path, "speed", "--out", tmp_path / "bench.json")
+    assert code == 1 and "'speed'" in told.err
 
 
 def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):

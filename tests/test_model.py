@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import ROOT, run, same_weights
+from conftest import ROOT, closed, run, same_weights
 
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
@@ -107,19 +107,12 @@ def test_bad_weights_are_refused_and_nothing_changes(elsewhere, canary, damage):
     assert not canary_file.exists()
 
 
-def test_weights_without_permission_are_named(tmp_path, monkeypatch):
-    model, path = Model(), tmp_path / "bestmodel.pth"
-    path.write_bytes(b"secret")
-    path.chmod(0)
-    tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # the folders above it are closed to others
-    before, user = weights(model), os.geteuid()
-    os.seteuid(user or 65_534)  # root may read everything
-    try:
-        with pytest.raises(PermissionError, match=r"bestmodel\.pth"):
-            model.load("bestmodel.pth")
-    finally:
-        os.seteuid(user)
+def test_weights_without_permission_are_named(tmp_path):
+    model = Model()
+    before = weights(model)
+    (tmp_path / "bestmodel.pth").write_bytes(b"secret")
+    with closed(tmp_path / "bestmodel.pth") as path, pytest.raises(PermissionError, match=r"bestmodel\.pth"):
+        model.load(path)
     assert same_weights(model.network, before)
 
 
@@ -189,6 +182,7 @@ def test_callers_default_type_and_device_change_nothing(pretrained, train_data, 
         ("head.bias", torch.zeros(0)),
         ("head.bias", torch.zeros(()).expand(1 << 40)),
         ("head.bias", torch.zeros(9)),
+        ("head.bias", torch.nested.nested_tensor([torch.zeros(8), torch.zeros(9)])),
         ("tail.bias", torch.full((3,), torch.nan)),
         ("head.bias", torch.zeros(8, dtype=torch.int64)),
         ("down.1.bias", torch.zeros(8)),
@@ -410,6 +404,7 @@ def test_nothing_bad_is_kept_between_two_checks(train_data):
         (dict(epochs=0), ValueError, "epochs.*0"),
         (dict(epochs=1.5), ValueError, "epochs.*1.5"),
         (dict(num_epochs=-1), ValueError, "epochs.*-1"),
+        (dict(after_epoch=3), TypeError, "after_epoch.*int"),
     ],
 )
 def test_bad_arguments_are_refused_and_nothing_changes(change, error, words):
@@ -489,20 +484,24 @@ def test_tiling_changes_nothing(monkeypatch, size):
     assert (model.predict(x) - whole).abs().max() < GREY_LEVEL
 
 
-def test_callers_autocast_precision_and_layout_change_nothing(pretrained, val_data):
+@pytest.mark.parametrize("low_precision", [True, False])
+def test_callers_autocast_and_layout_change_nothing(pretrained, val_data, monkeypatch, low_precision):
+    if not low_precision:
+        monkeypatch.setattr(model_module, "bfloat16", lambda device: False)
     noisy = val_data[0][:8]
     plain = pretrained.predict(noisy)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert (pretrained.predict(noisy) - plain).abs().max() < GREY_LEVEL
-    convolutions = torch.backends.cudnn.conv
-    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
-    try:
-        assert torch.equal(pretrained.predict(noisy), plain)
-        assert convolutions.fp32_precision == "ieee"
-    finally:
-        convolutions.fp32_precision = before
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            assert torch.equal(pretrained.predict(noisy), plain)
     strided = noisy.repeat_interleave(2, dim=3)[..., ::2]
     assert (pretrained.predict(strided) - plain).abs().max() < GREY_LEVEL
+
+
+def test_bfloat16_costs_nothing(pretrained, val_data, monkeypatch):
+    scores = [score(pretrained, val_data)]
+    monkeypatch.setattr(model_module, "bfloat16", lambda device: False)
+    scores.append(score(pretrained, val_data))
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -512,6 +511,7 @@ def test_callers_autocast_precision_and_layout_change_nothing(pretrained, val_da
         (torch.zeros(1, 3, 8, 8, dtype=torch.bool), TypeError, "x: .*bool"),
         (torch.zeros(1, 3, 8, 8).to(torch.float8_e5m2), TypeError, "x: .*float8"),
         (torch.zeros(1, 3, 8, 8).to_sparse(), TypeError, "x: .*sparse"),
+        (torch.nested.nested_tensor([torch.zeros(3, 8, 8)]), TypeError, "x: .*nested"),
         (torch.zeros(1, 3, 8, 8, device="meta"), TypeError, "x: .*meta"),
         (torch.full((1, 3, 8, 8), 1e39, dtype=torch.float64), ValueError, r"x: .*1e\+39"),
         (torch.zeros(3, 8, 8), ValueError, r"x\.unsqueeze\(0\)"),
@@ -539,6 +539,20 @@ def test_cuda_agrees_with_the_cpu(pretrained, val_data):
     pretrained.device = torch.device("cpu")
     pretrained.network.cpu()
     assert (pretrained.predict(noisy) - on_gpu).abs().max() < 0.1
+
+
+@cuda
+def test_cuda_keeps_the_callers_precision_and_its_own(pretrained, val_data):
+    noisy, convolutions = val_data[0][:8], torch.backends.cudnn.conv
+    plain, before = pretrained.predict(noisy), convolutions.fp32_precision
+    alone = torch.cat([pretrained.predict(image) for image in noisy.split(1)])
+    assert (alone - plain).abs().max() < GREY_LEVEL
+    convolutions.fp32_precision = "tf32"
+    try:
+        assert torch.equal(pretrained.predict(noisy), plain)
+        assert convolutions.fp32_precision == "tf32"
+    finally:
+        convolutions.fp32_precision = before
 
 
 @cuda

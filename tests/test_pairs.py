@@ -4,9 +4,10 @@ import random
 
 import pytest
 import torch
-from conftest import run
+from conftest import closed, run
 from PIL import Image
 
+from Miniproject_1.model import UNet
 from Miniproject_1.others.pairs import embedded_photographs, load_images, noisy_views, write_pairs
 from Miniproject_1.others.psnr import psnr
 
@@ -177,6 +178,8 @@ def test_a_failing_disk_leaves_the_files_that_stand(tmp_path, monkeypatch):
         ),
         (torch.zeros(1, dtype=torch.uint8).expand(10**9, 3, 32, 32),) * 2,
         torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8),
+        (torch.nested.nested_tensor([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)]).to(torch.uint8),) * 2,
+        UNet((8, 16)).state_dict(),
     ],
 )
 def test_other_contents_are_refused(tmp_path, content):
@@ -204,6 +207,13 @@ def test_damaged_and_hostile_files_are_refused(tmp_path, data, canary, mmap):
     path.unlink()
     path.mkdir()
     with pytest.raises(IsADirectoryError, match="train_data.pkl"):
+        load_images(path, mmap=mmap)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, mmap):
+    (tmp_path / "train_data.pkl").write_bytes(b"secret")
+    with closed(tmp_path / "train_data.pkl") as path, pytest.raises(PermissionError, match="train_data.pkl"):
         load_images(path, mmap=mmap)
 
 

@@ -33,8 +33,8 @@ def results(tmp_path):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     to_target = {"this project": measured(1) | {"pairs": 800, "seconds": [50]}, "original": measured(3)}
     rates = {"original": 100, "appendix's U-Net, this loop": 300, "this project": 400}
-    bench = {"machine": MACHINE, "target_db": 25.4, "to_target": to_target}
-    (folder / "bench.json").write_text(json.dumps(bench | {"training_pairs_per_second": rates}))
+    bench = {"training": {"machine": MACHINE, "pairs_per_second": rates}, "target": {"db": 25.4, **to_target}}
+    (folder / "bench.json").write_text(json.dumps(bench))
     noises = {f"noise {i}": {"noisy": rng.uniform(10, 20), "denoised": rng.uniform(20, 40)} for i in range(9)}
     (folder / "noises.json").write_text(json.dumps({"black": 5.87, "psnr": noises}))
     original = {"U-Net": 24.5, "final model": 25.48, "black image": 6}

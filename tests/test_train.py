@@ -6,7 +6,6 @@ import random
 import resource
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -76,6 +75,79 @@ def test_a_stopped_training_goes_on_to_the_same_end(shards, uninterrupted, tmp_p
     assert done.returncode == 0, done.stderr
     assert same(contents(out), uninterrupted)
     assert contents(out)["record"] == uninterrupted["record"]
+
+
+@pytest.fixture(scope="module")
+def interrupted(shards, tmp_path_factory):
+    """The file of a training that was stopped after an epoch."""
+    out = tmp_path_factory.mktemp("interrupted") / "model.pth"
+    stop_after_an_epoch(start(*command(shards, out)))
+    return out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": 5},
+        {"training": {}},
+        {"record": 7},
+        {"record": [{"epoch": 1, "loss": "low"}]},
+        {"recipe": torch.zeros(2)},
+        {"step": "x"},
+        {"step": 10**6},
+        {"step": -4},
+        {"optimizers": []},
+        {"optimizers": [{}, {}]},
+        {"network": {}},
+        {"network": {"head.weight": torch.nan}},
+    ],
+    ids=str,
+)
+def test_a_state_that_is_no_such_trainings_is_refused(shards, interrupted, tmp_path, change):
+    content = torch.load(interrupted, weights_only=True)
+    (key, value), state = *change.items(), content["training"]
+    if key == "network" and value:
+        value = {name: each * torch.nan for name, each in state["network"].items()}
+    if key in state:
+        content["training"] = state | {key: value}
+    else:
+        content[key] = value
+    out = tmp_path / "model.pth"
+    torch.save(content, out)
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match=r"model\.pth"):
+        train_module.train([shards], out, epochs=4, seed=0, resume=True, device="cpu")
+    assert out.read_bytes() == before
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_last_file(shards, uninterrupted, tmp_path):
+    out = tmp_path / "model.pth"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import io, os, signal, sys\n"
+        "import torch\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "from Miniproject_1.__main__ import main\n"
+        "save, calls = torch.save, []\n"
+        "def save_half(content, file):\n"
+        "    calls.append(content)\n"
+        "    if len(calls) < 3: return save(content, file)\n"
+        "    save(content, whole := io.BytesIO())\n"
+        "    file.write(whole.getvalue()[: len(whole.getvalue()) // 2])\n"
+        "    file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.save = save_half\n"
+        "main()\n"
+    )
+    there = {"model.pth", "model.png", "script.py"}
+    done = run(script, *command(shards, out)[2:])
+    assert done.returncode == -signal.SIGKILL
+    assert contents(out)["training"]["step"] == 6
+    assert set(os.listdir(tmp_path)) > there  # half of a file, beside it
+    done = run(*command(shards, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert same(contents(out), uninterrupted)
+    assert set(os.listdir(tmp_path)) == there
 
 
 def test_kill_at_ten_random_moments_loses_an_epoch_at_most(shards, uninterrupted, tmp_path):
@@ -261,6 +333,21 @@ def on_two_machines(*arguments):
     return "".join(out for out, _ in told)
 
 
+def test_processes_that_see_other_data_are_told_so(shards, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "from Miniproject_1.__main__ import main\n"
+        "sys.argv[2] += f'/train_data_{1 + int(os.environ[\"RANK\"])}.pkl'\n"
+        "sys.exit(main())\n"
+    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = run(*torchrun, script, *command(shards, tmp_path / "model.pth")[2:])
+    assert done.returncode != 0 and "do not see the same data" in done.stderr
+    assert not (tmp_path / "model.pth").exists()
+
+
 def test_an_early_stop_remembers_the_best_weights_over_an_interruption(shards, tmp_path, monkeypatch):
     seen = []
 
@@ -300,12 +387,16 @@ def test_two_processes_end_where_one_does(shards, uninterrupted, tmp_path):
     )
     told = on_two_machines(script, *command(shards, out)[2:])
     assert told.count("epoch   4/4") == 1
+    assert_close(out, uninterrupted, shards)
+
+
+def assert_close(out, uninterrupted, shards):
+    """bfloat16's rounding is what differs, and Muon passes every bit of it on: the next test is exact."""
     noisy, _ = load_images(shards / "train_data_2.pkl")
     two, one = Model(), Model()
     two.load(out)
     one.network.load_state_dict(uninterrupted["weights"])
     changed = (one.predict(noisy) - noisy).square().mean().sqrt()
-    # bfloat16's rounding is what differs, and Muon passes every bit of it on: the next test is exact.
     assert (two.predict(noisy) - one.predict(noisy)).square().mean().sqrt() < 0.05 * changed
 
 
@@ -339,14 +430,12 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         torch.testing.assert_close(value, one[name], atol=1e-6, rtol=1e-4)
 
 
-def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tmp_path):
+def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, uninterrupted, tmp_path):
     out = tmp_path / "model.pth"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start(*torchrun, *command(shards, out))
     next(line for line in process.stdout if line.startswith("epoch"))
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
-    ).stdout.split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "SIGKILL" in errors
@@ -358,6 +447,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_rest_is_gone_on_with(shards, tm
     done = run(*torchrun, *command(shards, out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert "training" not in contents(out)
+    assert_close(out, uninterrupted, shards)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -55,42 +55,40 @@ print(kilobytes / 2**20)
 """
 
 
-def bench(data: Path, out: Path, *, epochs: int) -> None:
+def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
+    parts: what is measured: "training", "prediction", "target" or "memory"; all where none is named. The
+        others stay in `out` as they were.
     epochs: after which the original way is stopped.
 
-    Both ways of training are timed in this one run: the original's (the appendix's U-Net, float32, Adam
-    1e-3, batches of 100, nothing turned or mirrored) and this project's. The original needs most of it:
-    it is trained until its PSNR passes `TARGET`.
+    Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
+    100, nothing turned or mirrored) and this project's. "target" takes most of the time: the original is
+    trained until its PSNR passes `TARGET`.
+    Raises `ValueError` for a part that is none.
     """
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "training": lambda: training_rates(train_data, device),
+        "prediction": lambda: prediction_rates(val_data[0], device),
+        "target": lambda: to_target(train_data, val_data, epochs),
+        "memory": lambda: peaks(train_data),
+    }
+    for part in parts:
+        if part not in measures:
+            raise ValueError(f"part {part!r}: expected one of {', '.join(measures)}")
     train_data, val_data = load_images(data / "train_data.pkl"), load_images(data / "val_data.pkl")
     refuse_unwritable(out)
     device = Model().device
-    result: dict[str, Any] = {
-        "machine": describe_machine(device),
-        "used": {
-            "original": {"bfloat16": False, "channels_last": False, "compile": False},
-            "this project": {"bfloat16": bfloat16(device), "channels_last": True, "compile": False},
-        },
-        "seed": 0,
-    }
-    print(result["machine"], flush=True)
-    result["training_pairs_per_second"] = training_rates(train_data, device)
-    result["prediction_images_per_second"] = prediction_rates(val_data[0], device)
-    result["target_db"] = TARGET
-    result["to_target"] = to_target(train_data, val_data, epochs)
-    _write(result, out)  # an hour's work, whatever becomes of the rest
-    result["peak_gib"] = peaks(train_data)
-    _write(result, out)
+    machine = describe_machine(device)
+    result = json.loads(out.read_text()) if out.exists() else {}
+    print(machine, flush=True)
+    for part in parts or measures:
+        result[part] = {"machine": machine, **measures[part]()}
+        with atomic_write(out) as file:  # after each: the longest takes an hour
+            file.write(json.dumps(result, indent=2).encode() + b"\n")
 
 
-def _write(result: dict[str, Any], out: Path) -> None:
-    with atomic_write(out) as file:
-        file.write(json.dumps(result, indent=2).encode() + b"\n")
-
-
-def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> dict[str, float]:
+def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> dict[str, Any]:
     """Pairs a second of the original way, of its network in this project's loop, and of this project."""
     few = train_data[0][:TIMED], train_data[1][:TIMED]
     first = few[0][:640], few[1][:640]
@@ -107,10 +105,14 @@ def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> d
         tell(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
     loop, whole = (rates[name] / rates["original"] for name in list(ways)[1:])
     tell("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")
-    return rates
+    used = {
+        "original": {"bfloat16": False, "channels_last": False, "compile": False},
+        "this project": {"bfloat16": bfloat16(device), "channels_last": True, "compile": False},
+    }
+    return {"used": used, "seed": 0, "pairs_per_second": rates}
 
 
-def prediction_rates(images: Tensor, device: torch.device) -> dict[str, float]:
+def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
     """Images a second: the original's network one way, and all that `predict` does."""
     images = images.repeat(-(-IMAGES // len(images)), 1, 1, 1)[:IMAGES]
     appendix, model = AppendixUNet().to(device), Model()
@@ -122,12 +124,12 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, float]:
     }
     for name, rate in rates.items():
         tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
-    return rates
+    return {"images_per_second": rates}
 
 
 def to_target(
     train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor], epochs: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
     """Both ways from scratch until `TARGET`, the original for so many epochs at most: what `run` measures.
 
     Both are scored on single answers of the network; `predict`'s mean of two raises either.
@@ -146,10 +148,10 @@ def to_target(
         least = "" if original["psnr"][-1] > TARGET else "at least "
         ratio = math.floor(10 * original["seconds"][-1] / ours["seconds"][-1]) / 10
         tell(f"time to {TARGET:.2f} dB, ratio", f"{least}{ratio:.1f}")
-    return results
+    return {"db": TARGET, **results}
 
 
-def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, float]:
+def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """Peak memory in GiB of large predictions, and of a training from one file and from eight."""
     found = {f"predict {'×'.join(map(str, shape))}": peak_gib(PREDICT.format(shape=shape)) for shape in LARGE}
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +163,7 @@ def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, float]:
                 found[text] = peak_gib(TRAIN.format(folder=folder))
     for text, peak in found.items():
         tell(f"peak memory, {text}", f"{peak:.2f} GiB")
-    return found
+    return {"peak_gib": found}
 
 
 def tell(what: str, value: str) -> None:

@@ -49,7 +49,7 @@ def load_images(path: Path, *, mmap: bool = False) -> tuple[Tensor, Tensor]:
     if not isinstance(content, (tuple, list)) or len(content) != 2:
         raise ValueError(f"{path}: holds a {type(content).__name__}; {expected}")
     for part in content:
-        if not isinstance(part, Tensor):
+        if not isinstance(part, Tensor) or part.is_nested:  # which has no one shape
             raise ValueError(f"{path}: holds a {type(part).__name__}; {expected}")
     first, second = content
     if not all(_holds_images(part) for part in content) or first.shape != second.shape:
@@ -235,8 +235,10 @@ def refuse_bomb(image: Image) -> None:
     """Raise `ValueError` for an opened picture so large that it may be a decompression bomb."""
     import PIL.Image
 
-    if image.width * image.height > PIL.Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} pixels: a decompression bomb?")
+    tags = getattr(image, "tag_v2", {})  # a TIFF's tiles can be larger than the picture
+    for width, height in (image.size, (tags.get(322, 0), tags.get(323, 0))):
+        if width * height > PIL.Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{width}×{height} pixels: a decompression bomb?")
 
 
 def _inspect(path: Path) -> str:

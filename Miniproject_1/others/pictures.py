@@ -133,7 +133,8 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
 def write_picture(picture: Picture, path: Path) -> None:
     """Write it in the format that the name of `path` asks for, whole or not at all.
 
-    Raises `ValueError` where that format cannot hold it: 16 bits or alpha in a JPEG, 16 bits in a WebP.
+    Raises `ValueError` where that format cannot hold it: 16 bits or alpha in a JPEG, 16 bits in a WebP; or
+    where Pillow could not read it back: grey of 16 bits with alpha in a TIFF.
     """
     kind = FORMATS.get(path.suffix.lower())
     deep = picture.pixels.dtype == np.uint16
@@ -141,6 +142,8 @@ def write_picture(picture: Picture, path: Path) -> None:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     if (deep and kind in ("JPEG", "WEBP")) or (picture.alpha is not None and kind == "JPEG"):
         raise ValueError(f"{path}: {kind} cannot hold {'16 bits' if deep else 'alpha'}; PNG and TIFF can")
+    if deep and kind == "TIFF" and picture.alpha is not None and picture.pixels.shape[2] == 1:
+        raise ValueError(f"{path}: grey of 16 bits with alpha: few programs read that from a TIFF; PNG can")
     parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
     array = np.concatenate(parts, axis=2)
     content = io.BytesIO()

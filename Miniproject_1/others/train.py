@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from copy import deepcopy
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,12 +114,15 @@ def train(
         recipe |= {"start": start.name} if start else {}
         recipe |= {"patience": patience} if patience is not None else {}
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
+        _refuse_disagreement(recipe, state and state["step"])
         if rank == 0:
+            for stray in out.parent.glob(f".{escape(out.name)}.????????"):
+                stray.unlink()  # of an `atomic_write` that was killed
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate}
         run = training(model.network, shards, epochs, state=state, **options)
-        with _stop_signals() as stopped, closing(run), _diverged(out):
+        with _stop_signals() as stopped, closing(run), _told_of(out, bool(state)):
             for number, (epoch, loss, now) in enumerate(run):
                 # Between processes, asking costs a message.
                 asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
@@ -239,11 +243,30 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
 def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict], dict | None]:
     """What `out` holds to go on with, its record so far, and the best weights; `model` takes its weights."""
     content = model.load(out)
-    if content.get("recipe") != recipe:
+    if str(content.get("recipe")) != str(recipe):  # by text: whatever a stranger's file holds, it has one
         raise ValueError(f"{out}: made by {content.get('recipe')}, cannot go on with {recipe}")
     if "training" not in content:
         raise ValueError(f"{out}: this training is done")
-    return content["training"], content.get("record", []), content.get("best")
+    state, record = content["training"], content.get("record", [])
+    whole = isinstance(record, list) and all(
+        isinstance(each, dict)
+        and list(each)[:2] == ["epoch", "loss"]
+        and all(isinstance(number, (int, float)) for number in each.values())
+        for each in record
+    )
+    if not (whole and isinstance(state, dict) and "step" in state):
+        raise ValueError(f"{out}: holds no state that a training could go on from")
+    return state, record, content.get("best")
+
+
+def _refuse_disagreement(*of_this_process: Any) -> None:
+    """Raise `ValueError` where processes would drift apart: of other data, or from another step."""
+    if dist.is_initialized():
+        all_of_them: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(all_of_them, of_this_process)
+        if any(each != all_of_them[0] for each in all_of_them):
+            told = "; ".join(map(str, all_of_them))
+            raise ValueError(f"the processes do not see the same data and the same FILE: {told}")
 
 
 @contextmanager
@@ -268,10 +291,12 @@ def _processes(device: str | None) -> Iterator[int]:
 
 
 @contextmanager
-def _diverged(out: Path) -> Iterator[None]:
-    """A training without bounds: say what is left of it."""
+def _told_of(out: Path, resumed: bool) -> Iterator[None]:
+    """What ends a training, told with the file: a loss without bounds, or a state that is another's."""
     try:
         yield
+    except ValueError as error:
+        raise ValueError(f"{out}: {error}" if resumed else error) from error
     except FloatingPointError as error:
         left = f"{out} has what it had after its last epoch" if out.exists() else f"{out} is not written"
         raise FloatingPointError(f"{error}; {left}") from error
