@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from functools import partialmethod
 from pathlib import Path
@@ -133,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, required=True, help="folder, or the file's name where INPUT is one file"
     )
     denoise.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
-    denoise.add_argument("--compare", action="store_true", help="also write noisy and denoised side by side")
+    denoise.add_argument(
+        "--compare", action="store_true", help="also write both, side by side, to NAME.compare.png"
+    )
     denoise.add_argument(
         "--clean", metavar="REF", type=Path, help="clean picture or folder of such: print PSNR, SSIM"
     )
@@ -153,15 +156,24 @@ def _parser() -> argparse.ArgumentParser:
         help="two folders of pictures that match by name, the first and the second shot of each scene; or a "
         "folder of train_data*.pkl, or one such file",
     )
-    train.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="for the model")
-    train.add_argument("--epochs", type=int, default=5, help="default %(default)s")
-    train.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
-    train.add_argument("--batch-size", type=int, default=64, help="over all processes (default %(default)s)")
+    train.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="for the model; the curve goes beside it",
+    )
+    train.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
+    train.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
+    train.add_argument(
+        "--batch-size", type=_whole_number(1), default=64, help="over all processes (default %(default)s)"
+    )
     train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
     train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
     train.add_argument(
         "--patience",
-        type=int,
+        type=_whole_number(1),
         metavar="EPOCHS",
         help="stop after so many without a better score on what is kept back, with the best one's weights",
     )
@@ -169,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(train)
 
     evaluate = command(_evaluate, "PSNR and SSIM beside those of scikit-image's denoisers", "data")
-    evaluate.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    evaluate.add_argument(
+        "data", metavar="DATA", type=Path, help="val_data.pkl as pairs and shots write it, or its folder"
+    )
     evaluate.add_argument(
         "--out", type=Path, default=Path("evaluate.png"), help="worst and best pictures (default %(default)s)"
     )
@@ -185,14 +199,14 @@ def _parser() -> argparse.ArgumentParser:
         "holds out",
     )
     robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    robustness.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
+    robustness.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
     robustness.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     _add_device(robustness)
 
     demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
-    demo.add_argument("--seed", type=_seed, default=0, help="of the noise (default %(default)s)")
+    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
 
     pairs = command(_pairs, "photographs -> noisy pairs in the course's format", "photos data")
     pairs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
@@ -204,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1_000,
         help="validation images (default %(default)s); 0: train on all, write no val_data.pkl",
     )
-    pairs.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
+    pairs.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     pairs.add_argument(
         "--shots",
         type=int,
@@ -228,12 +242,12 @@ def _parser() -> argparse.ArgumentParser:
     noise = shots.add_mutually_exclusive_group()
     noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
     noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
-    shots.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
+    shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
 
     pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
     pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
-    pretrain.add_argument("--epochs", type=int, default=5, help="default %(default)s")
-    pretrain.add_argument("--seed", type=_seed, default=0, help="default %(default)s")
+    pretrain.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
+    pretrain.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
     pretrain.add_argument(
         "--widths", type=int, nargs="+", default=[48, 96, 192], help="of the levels (default 48 96 192)"
@@ -252,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(
         "--epochs",
-        type=int,
+        type=_whole_number(1),
         default=10,
         help="after which the original way is stopped (default %(default)s)",
     )
@@ -263,8 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
     study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
     study.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
-    study.add_argument("--epochs", type=int, default=1, help="default %(default)s")
-    study.add_argument("--seeds", type=int, default=3, help="runs of each setting (default %(default)s)")
+    study.add_argument("--epochs", type=_whole_number(1), default=1, help="default %(default)s")
+    study.add_argument(
+        "--seeds", type=_whole_number(1), default=3, help="runs of each setting (default %(default)s)"
+    )
     study.add_argument(
         "--results", type=Path, default=RESULTS, help="folder of the .jsonl files (default %(default)s)"
     )
@@ -275,10 +291,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more and below 2**63, got {text}")
-    return int(text)
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text}")
+        return int(text)
+
+    return parse
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -522,20 +522,21 @@ class Model:
         number, _, height, width = x.shape
         stride = self.network.stride
         margin = math.ceil(self.network.reach / stride) * stride
-        for top in range(0, height, TILE):
-            for left in range(0, width, TILE):
-                above, before = max(0, top - margin), max(0, left - margin)
-                region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]
-                pixels = math.prod(math.ceil(side / stride) * stride for side in region.shape[2:])
-                at_once = max(1, PIXELS_AT_ONCE // pixels)
-                for first in range(0, number, at_once):
-                    # The last part is filled up with the first pictures: another number of them might be
-                    # summed in another order, and in bfloat16 that would show.
-                    images = torch.arange(first, first + at_once, device=x.device)
-                    denoised = self._denoise(region[images % number])[: number - first]
-                    output[first : first + at_once, :, top : top + TILE, left : left + TILE] = denoised[
-                        :, :, top - above : top - above + TILE, left - before : left - before + TILE
-                    ]
+        tiles = list(product(range(0, height, TILE), range(0, width, TILE)))
+        bar = tqdm(tiles, "predict", unit="tile", leave=False) if tqdm and len(tiles) > 9 else tiles
+        for top, left in bar:
+            above, before = max(0, top - margin), max(0, left - margin)
+            region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]
+            pixels = math.prod(math.ceil(side / stride) * stride for side in region.shape[2:])
+            at_once = max(1, PIXELS_AT_ONCE // pixels)
+            for first in range(0, number, at_once):
+                # The last part is filled up with the first pictures: another number of them might be
+                # summed in another order, and in bfloat16 that would show.
+                images = torch.arange(first, first + at_once, device=x.device) % number
+                denoised = self._denoise(region[images])[: number - first]
+                output[first : first + at_once, :, top : top + TILE, left : left + TILE] = denoised[
+                    :, :, top - above : top - above + TILE, left - before : left - before + TILE
+                ]
         return output
 
     def _denoise(self, images: Tensor) -> Tensor:
@@ -613,7 +614,7 @@ def read(path: Path, *, mmap: bool = False) -> Any:
     except (IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # a stranger's bytes: the unpickler can raise nearly anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
         raise ValueError(
             f"{path}: cannot be read as what torch.save writes "
             f"(truncated, not such a file, or unsafe): {reason:.200}"

@@ -150,7 +150,7 @@ def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_
     noisy, clean = (part[:8] for part in val_data)
     torch.save((noisy, clean), tmp_path / "val_data.pkl")
     Model().save(tmp_path / "untrained.pth")  # such a network changes nothing
-    rows = evaluate(tmp_path, out=tmp_path / "sheet.png", weights=tmp_path / "untrained.pth")
+    rows = evaluate(tmp_path / "val_data.pkl", out=tmp_path / "sheet.png", weights=tmp_path / "untrained.pth")
     assert torch.allclose(rows["this model"].psnr, rows["noisy"].psnr, atol=0.01)
     images = [image.permute(1, 2, 0).numpy() / 255 for image in noisy]
     scores = {}
@@ -181,6 +181,15 @@ def test_each_commands_help_has_an_example_that_it_takes(name, monkeypatch, caps
     example = " ".join(capsys.readouterr().out.split()).rpartition("example: python -m Miniproject_1 ")[2]
     assert example.startswith(f"{name} ")
     assert parser().parse_args(example.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("epochs", 0), ("batch-size", -1), ("patience", 1.5), ("seed", 2**70), ("seed", -1)]
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_read(name, value, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser().parse_args(["train", str(tmp_path), "-o", "model.pth", f"--{name}={value}"])
+    assert f"--{name}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_quiet_says_nothing(tmp_path, monkeypatch, run_here):

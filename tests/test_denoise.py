@@ -16,6 +16,8 @@ from conftest import closed, run
 from PIL import Image, ImageCms, ImageOps
 
 import Miniproject_1.others.denoise as denoise_module
+from Miniproject_1 import Model
+from Miniproject_1.model import UNet
 from Miniproject_1.others.bench import peak_gib
 from Miniproject_1.others.noises import gaussian
 from Miniproject_1.others.pairs import embedded_photographs
@@ -46,7 +48,8 @@ def gallery(tmp_path, noisy):
     rgb = Image.fromarray(noisy)
     grey = rgb.convert("L")
     ramp = Image.linear_gradient("L").resize(rgb.size)
-    deep, deep_alpha = noisy.astype(np.uint16) * 257, np.array(ramp, np.uint16)[:, :, None] * 257
+    low = np.random.default_rng(0).integers(0, 256, noisy.shape, np.uint16)  # bits that 8 cannot hold
+    deep, deep_alpha = noisy.astype(np.uint16) * 256 + low, np.array(ramp, np.uint16)[:, :, None] * 257
     rgba, la = rgb.copy(), grey.copy()
     rgba.putalpha(ramp)
     la.putalpha(ramp)
@@ -68,6 +71,10 @@ def gallery(tmp_path, noisy):
     write_picture(Picture(deep[:, :, :1], None, {}), folder / "deep_grey.png")
     tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", iccprofile=PROFILE)
     tifffile.imwrite(folder / "deep_grey.tif", deep[:, :, 0], extratags=[(274, "H", 1, 6, True)])
+    for name in ("deep.png", "deep_alpha.png", "deep.tif"):
+        np.testing.assert_array_equal(read_picture(folder / name).pixels, deep, err_msg=name)
+    for name in ("deep_grey.png", "deep_grey.tif"):
+        np.testing.assert_array_equal(read_picture(folder / name).pixels, deep[:, :, :1], err_msg=name)
     return folder
 
 
@@ -122,11 +129,11 @@ def test_one_file_compared_and_scored(tmp_path, noisy):
     ssim_before, ssim_after = (float(done.stdout.split("SSIM ")[1].split()[i]) for i in (0, 2))
     assert before == pytest.approx(20.3, abs=0.5) and after > before + 4
     assert ssim_after > ssim_before + 0.1
-    with Image.open(tmp_path / "new" / "denoised.compare.png") as image:
+    with Image.open(tmp_path / "new" / "denoised.png.compare.png") as image:
         pixels = np.asarray(image)
     np.testing.assert_array_equal(pixels[:, :40], noisy)
     np.testing.assert_array_equal(pixels[:, 48:], np.asarray(Image.open(out)))
-    assert sorted(path.name for path in out.parent.iterdir()) == ["denoised.compare.png", "denoised.png"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["denoised.png", "denoised.png.compare.png"]
 
     with pytest.raises(FileExistsError, match=r"denoised\.png is there already"):
         denoise_module.denoise([str(tmp_path / "noisy.png")], out, compare=True, clean=tmp_path / "clean")
@@ -317,3 +324,36 @@ def test_large_pictures_equal_their_parts(tmp_path, pretrained):
     found = np.asarray(Image.open(tmp_path / "coffee.png"))[164:236, 212:356]
     off = np.abs(found - expected[0].permute(1, 2, 0).numpy()[64:136, 64:208])
     assert off.max() <= 0.51  # rounding
+
+
+def test_patterns_take_the_pictures_and_two_of_one_stem_are_compared_apart(tmp_path, noisy):
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.fromarray(noisy).save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("no picture")
+    out = tmp_path / "out"
+    denoise_module.denoise([str(tmp_path / "a.*")], out, compare=True)
+    made = ["a.jpg", "a.jpg.compare.png", "a.png", "a.png.compare.png"]
+    assert sorted(path.name for path in out.iterdir()) == made
+    with pytest.raises(FileExistsError, match=r"a\.jpg is there already, and 1 more of 2"):
+        denoise_module.denoise([str(tmp_path / "a.*")], out)
+
+
+def test_a_reference_that_is_another_kind_of_picture_is_refused(tmp_path, noisy, capsys):
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    Image.fromarray(noisy).convert("L").save(tmp_path / "grey.png")
+    Image.fromarray(noisy).save(tmp_path / "turned.png", exif=EXIF)
+    for name, words in (("grey", "grey, expected colours"), ("turned", "EXIF orientation")):
+        with pytest.raises(ValueError, match="1 of 1"):
+            denoise_module.denoise(
+                [str(tmp_path / "noisy.png")], tmp_path / f"{name}.out.png", clean=tmp_path / f"{name}.png"
+            )
+        assert words in capsys.readouterr().err
+
+
+def test_a_large_picture_shows_how_far_it_is(tmp_path, capsys):
+    model = Model()
+    model.network = UNet((8, 16))
+    model.predict(torch.zeros(1, 3, 600, 1200, dtype=torch.uint8))
+    assert "predict: 100%" in capsys.readouterr().err.replace("\r", "\n")
+    model.predict(torch.zeros(1, 3, 60, 120, dtype=torch.uint8))
+    assert not capsys.readouterr().err

@@ -154,6 +154,34 @@ def test_shifted_shots_are_named(folders, monkeypatch, capsys):
     assert "warning: camera: the shots are shifted by -3.0 rows" in capsys.readouterr().err
 
 
+def test_a_sky_or_a_blur_is_not_taken_for_a_shift():
+    rows, columns = torch.meshgrid(torch.arange(300.0), torch.arange(400.0), indexing="ij")
+    for clean in (torch.full((300, 400), 128.0), 60 + rows / 3, 200 - rows / 4 + columns / 9):
+        for size in (slice(None), slice(40)):
+            scene = clean[size, size].expand(1, 3, -1, -1)
+            for seed in range(5):
+                generator = torch.Generator().manual_seed(seed)
+                a, b = (scene + 25 * torch.randn(scene.shape, generator=generator) for _ in "ab")
+                assert shift_between(a, b) == (0, 0)
+    photograph = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None].float()
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        photograph[..., 100 + by : 400 + by, 100:400] + 25 * torch.randn(1, 3, 300, 300, generator=generator)
+        for by in (1, 0)
+    )
+    assert shift_between(a, b) == pytest.approx((1, 0), abs=0.3)
+
+
+def test_the_same_shot_twice_is_refused_and_a_shifted_scene_is_not_scored(folders, tmp_path):
+    with pytest.raises(ValueError, match="the same picture, expected two shots"):
+        Scenes(folders[0], folders[0], seed=0)
+    for name in PLACES.values():
+        picture = read_picture(folders[1] / name)
+        write_picture(picture._replace(pixels=np.roll(picture.pixels, 3, 0)), folders[1] / name)
+    scenes = Scenes(*folders, seed=0)
+    assert len(scenes.misaligned) == len(PLACES) and not scenes.held_out
+
+
 def test_patches_are_of_one_size_and_of_the_same_places(folders):
     scenes = Scenes(*folders, seed=0)
     a, b = scenes[0]

@@ -33,7 +33,7 @@ def denoise(
     inputs: files, folders (every picture in them, at any depth) and glob patterns.
     output: a file, where `inputs` is one file and this name ends as a picture's does; else a folder, in which
         each keeps its name, and its place where a folder was named.
-    compare: also write NAME.compare.png, noisy and denoised side by side.
+    compare: also write NAME.compare.png, noisy and denoised side by side, upright and of 8 bits.
     clean: the clean picture, or a folder with clean ones of the same names, suffixes apart, below the folder
         that was named: print PSNR and SSIM.
     force: overwrite.
@@ -113,9 +113,12 @@ def _plan(
     if same := next((path for path in written if path.resolve() in read), None):
         raise FileExistsError(f"{same} is read and would be replaced: name another output")
     if twice := next((path for path, times in Counter(written).items() if times > 1), None):
-        raise FileExistsError(f"INPUT: two pictures would become {twice}")
-    if not force and (standing := next((path for path in written if path.exists()), None)):
-        raise FileExistsError(f"{standing} is there already; --force overwrites")
+        both = " and ".join(str(source) for source, target in jobs if target == twice)
+        raise FileExistsError(f"INPUT: {both} would both become {twice}")
+    standing = [] if force else [path for path in written if path.exists()]
+    if standing:
+        more = f", and {len(standing) - 1} more of {len(written)}" if standing[1:] else ""
+        raise FileExistsError(f"{standing[0]} is there already{more}; --force overwrites")
     return jobs
 
 
@@ -133,12 +136,16 @@ def _references(names: list[Path], clean: Path | None) -> list[Path | None]:
 
 
 def _comparison(target: Path) -> Path:
-    return target.with_name(f"{target.stem}.compare.png")
+    return target.with_name(f"{target.name}.compare.png")  # x.jpg and x.tif have one each
 
 
 def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
     """PSNR and SSIM against the clean picture, before and after."""
     before, after, target = (each.tensor() for each in (noisy, denoised, clean))
+    if noisy.kept.get("orientation", 1) != clean.kept.get("orientation", 1):
+        raise ValueError("--clean: its EXIF orientation is another than the noisy picture's")
+    if clean.pixels.shape[2] < noisy.pixels.shape[2]:
+        raise ValueError("--clean: grey, expected colours as the noisy picture has")
     if target.shape != before.shape:
         raise ValueError(
             f"--clean: {'×'.join(map(str, clean.pixels.shape[:2]))} pixels, expected those of the "

@@ -57,12 +57,13 @@ class Row(NamedTuple):
 def evaluate(
     data: Path, *, out: Path, weights: Path | None = None, device: str | None = None
 ) -> dict[str, Row]:
-    """Print PSNR and SSIM, mean and median, on `data/val_data.pkl`; draw the worst and the best into `out`.
+    """Print PSNR and SSIM, mean and median, on noisy and clean pictures; draw the worst and best into `out`.
 
+    data: a file of both, as `load_images` takes it, or a folder with such a `val_data.pkl`.
     The noisy input, the model, and scikit-image's non-local means, total variation, wavelet and bilateral
     denoisers, each at the setting that has the highest mean PSNR on the first hundred images.
     """
-    noisy, clean = load_images(data / "val_data.pkl")
+    noisy, clean = load_images(data if data.is_file() else data / "val_data.pkl")
     refuse_unwritable(out)
     model = load_model(weights, device)
     print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")

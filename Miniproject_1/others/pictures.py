@@ -61,8 +61,12 @@ def by_name(folder: Path) -> dict[str, Path]:
     none, or two of one name."""
     found = find_photographs(folder, FORMATS)
     named = {str(path.relative_to(folder).with_suffix("")): path for path in found}
-    if not found or len(named) < len(found):
-        raise ValueError(f"{folder}: {'two pictures of one name' if found else 'holds no picture'}")
+    if not found:
+        raise ValueError(f"{folder}: holds no picture")
+    if len(named) < len(found):
+        one, *_ = (path for path in found if path not in named.values())
+        other = named[str(one.relative_to(folder).with_suffix(""))]
+        raise ValueError(f"{folder}: {one.name} and {other.name} have one name, suffixes apart")
     return named
 
 

@@ -16,6 +16,7 @@ LEAST, MOST = 1_000, 20_000  # patches
 HELD_OUT, MOST_HELD_OUT = 0.1, 20  # of the scenes: a tenth, but no more than so many
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
+UNLIKE = 0.05  # by how much more they differ when moved the other way, where a shift is real
 
 
 class Scenes(Sequence):
@@ -26,13 +27,13 @@ class Scenes(Sequence):
 
     held_out: (noisy_a, noisy_b), each 1×3×H×W, of the scenes that are kept back, a tenth of them.
     misaligned: name -> (rows, columns) by which the second shot lies lower and further right than the first,
-        where either is half a pixel or more.
+        where either is half a pixel or more. Such scenes are trained on, but none is scored on.
     pairs: how many patches there are.
     """
 
     def __init__(self, first: Path, second: Path, seed: int) -> None:
-        """Read the folders. Raises `ValueError` where a picture has no twin or one of another size, and as
-        `read_picture` does."""
+        """Read the folders. Raises `ValueError` where a picture has no twin, or as its twin the same picture
+        or one of another size, and as `read_picture` does."""
         names = match(first, second)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         number = min(round(HELD_OUT * len(names)), MOST_HELD_OUT) or int(len(names) > 1)
@@ -52,12 +53,14 @@ class Scenes(Sequence):
             if a.shape != b.shape:
                 shapes = " and ".join(f"{each.shape[3]}×{each.shape[2]}" for each in (a, b))
                 raise ValueError(f"{paths[0]} and {paths[1]}: {shapes} pixels, expected the same")
+            if torch.equal(a, b) and a.min() < a.max():  # black twice is possible, noise twice is not
+                raise ValueError(f"{paths[0]} and {paths[1]}: the same picture, expected two shots")
             shift = shift_between(a, b)
             if max(map(abs, shift)) >= SHIFT:
                 self.misaligned[name] = shift
-            if name in kept_back:
+            if name in kept_back and name not in self.misaligned:
                 self.held_out.append((_centre(a), _centre(b)))
-            else:
+            if name not in kept_back:
                 a, b = mirrored(a, side), mirrored(b, side)
                 # Eight bits are kept as such; beside deeper ones torch.cat makes them float32.
                 a, b = (
@@ -91,7 +94,11 @@ def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """By how many (rows, columns) b is moved against a: where their cross-correlation has its peak."""
+    """By how many (rows, columns) b is moved against a: where their cross-correlation has its peak.
+
+    (0, 0) where that says nothing: in a sky or a blurred scene noise alone decides where the peak is. A real
+    shift lays b on a, while as much the other way takes it further off.
+    """
     from skimage.registration import phase_cross_correlation
 
     grey = (np.asarray(_centre(each)[0].mean(0)) for each in (a, b))
@@ -99,8 +106,13 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
     if not one.any() or not other.any():
         return 0.0, 0.0  # nothing to see by which it could be shifted
     # Not divided by the spectrum's magnitude: that would count pure noise as much as the scene.
-    shift = phase_cross_correlation(one, other, upsample_factor=10, normalization=None)[0]
-    return float(-shift[0]), float(-shift[1])
+    found = -phase_cross_correlation(one, other, upsample_factor=10, normalization=None)[0]
+    step = np.copysign(np.floor(np.abs(found) + 0.5), found).astype(int)
+    inner = tuple(slice(abs(by), length - abs(by)) for by, length in zip(step, one.shape, strict=True))
+    there, away = (np.square(one - np.roll(other, -way * step, (0, 1)))[inner] for way in (1, -1))
+    if not there.size or away.mean() < (1 + UNLIKE + 8 / math.sqrt(there.size)) * there.mean():
+        return 0.0, 0.0
+    return float(found[0]), float(found[1])
 
 
 def mirrored(images: Tensor, side: int) -> Tensor:

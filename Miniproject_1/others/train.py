@@ -159,11 +159,11 @@ def _refuse_taken(data: list[Path], out: Path, curve: Path, resume: bool) -> Non
         raise ValueError(f"{out}: the curve beside it would be a picture of {inside}: name another place")
     if out == curve:
         raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
+    refuse_unwritable(out)
     if out.exists() and not resume:
-        raise FileExistsError(f"{out} is there already: resume goes on with it, another name starts anew")
+        raise FileExistsError(f"{out} is there already: --resume goes on with it, another name starts anew")
     if curve.exists() and not out.exists():
         raise FileExistsError(f"{curve} is there already, and the curve would be drawn over it")
-    refuse_unwritable(out)
 
 
 def _is_below(path: Path, folder: Path) -> bool:
@@ -243,10 +243,14 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
 def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict], dict | None]:
     """What `out` holds to go on with, its record so far, and the best weights; `model` takes its weights."""
     content = model.load(out)
-    if str(content.get("recipe")) != str(recipe):  # by text: whatever a stranger's file holds, it has one
-        raise ValueError(f"{out}: made by {content.get('recipe')}, cannot go on with {recipe}")
+    made = content.get("recipe")
+    if str(made) != str(recipe):  # by text: whatever a stranger's file holds, it has one
+        made = made if isinstance(made, dict) else {}
+        names = [name for name in recipe | made if str(made.get(name)) != str(recipe.get(name))]
+        told = ", ".join(f"{name} {made.get(name)} and not {recipe.get(name)}" for name in names)
+        raise ValueError(f"{out}: cannot go on, it was made with {told}")
     if "training" not in content:
-        raise ValueError(f"{out}: this training is done")
+        raise ValueError(f"{out}: this training is done; --start {out} trains a new file from its weights")
     state, record = content["training"], content.get("record", [])
     whole = isinstance(record, list) and all(
         isinstance(each, dict)
