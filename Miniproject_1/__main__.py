@@ -206,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
+    demo.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
     demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
 
     pairs = command(_pairs, "photographs -> noisy pairs in the course's format", "photos data")

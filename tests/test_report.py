@@ -2,14 +2,19 @@
 
 import json
 import random
+import re
 
 import pytest
 from conftest import ROOT, run
+from PIL import Image
 from pypdf import PdfReader
 
+from Miniproject_1.others.study.report import report
 from Miniproject_1.others.study.runs import STUDIES
 
 MACHINE = "cpu: a machine of the tests"
+# By how many dB the first setting is above the second, seed by seed.
+KNOWN = {"loss": (1, 2, 3), "activation": (1, 1.1, 0.9)}
 
 
 @pytest.fixture
@@ -30,6 +35,9 @@ def results(tmp_path):
             for label in settings
             for seed in range(3)
         ]
+        for line, differences in zip(lines, KNOWN.get(name, []), strict=False):
+            other = lines[line["seed"] + 3]  # the second setting's run with the same seed
+            line["psnr"] = [score + differences for score in other["psnr"]]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     to_target = {"this project": measured(1) | {"pairs": 800, "seconds": [50]}, "original": measured(3)}
     rates = {"original": 100, "appendix's U-Net, this loop": 300, "this project": 400}
@@ -38,6 +46,13 @@ def results(tmp_path):
     noises = {f"noise {i}": {"noisy": rng.uniform(10, 20), "denoised": rng.uniform(20, 40)} for i in range(9)}
     (folder / "noises.json").write_text(json.dumps({"black": 5.87, "psnr": noises}))
     original = {"U-Net": 24.5, "final model": 25.48, "black image": 6}
+    runs = [
+        {"what": f"run {i}", "pairs": 900, "epochs": 1, "seconds": 7200}
+        | {"parameters": 1000, "psnr": rng.uniform(10, 40), "psnr_rotations": rng.uniform(10, 40)}
+        for i in (1, 2)
+    ]
+    (folder / "weights.jsonl").write_text("\n".join(map(json.dumps, runs)))
+    Image.new("RGB", (70, 30)).save(folder / "pictures.png")
     published = {"psnr": {"a submission": 25.678}, "original_study": original}
     (folder / "published.json").write_text(json.dumps(published))
     return folder
@@ -60,13 +75,20 @@ def test_every_result_stands_in_the_report(results, tmp_path):
     noises = json.loads((results / "noises.json").read_text())
     for row in noises["psnr"].values():
         assert f"{row['noisy']:.2f}" in text and f"{row['denoised']:.2f}" in text
-    for number in ("5.87 dB", "25.68", "3.0 times", MACHINE):
+    for line in (results / "weights.jsonl").read_text().splitlines():
+        run_told = json.loads(line)
+        for key in ("psnr", "psnr_rotations"):
+            assert f"{run_told[key]:.2f}" in text, run_told
+    for number in ("5.87 dB", "25.68", "3.0 times", "took 4.0 hours in 2 runs", MACHINE):
         assert number in text
-    assert len(PdfReader(out).pages) <= 5
+    # Student's t of 2 ± 1 over three seeds is 4.30 · 1 / √3, and of 1 ± 0.1 a tenth of it.
+    text = re.sub(r"\s+", " ", text)
+    assert "above L1 +2.00 ± 2.48 not seen" in text
+    assert "LeakyReLU no better −1.00 ± 0.25 confirmed: worse" in text
     for name in ("bench.json", "changes.jsonl"):  # what takes longest may be left for later
         (results / name).unlink()
     assert run("-m", "Miniproject_1", "report", "--results", results, "--out", out).returncode == 0
-    assert "Speed, in one run" in text and "Speed, in one run" not in text_of(out)
+    assert "Speed, on cpu" in text and "Speed, on cpu" not in text_of(out)
 
 
 def test_the_committed_report_says_what_the_committed_results_do(tmp_path):
@@ -74,9 +96,27 @@ def test_the_committed_report_says_what_the_committed_results_do(tmp_path):
     done = run("-m", "Miniproject_1", "report", "--out", out)
     assert done.returncode == 0, done.stderr
     assert text_of(out) == text_of(ROOT / "report.pdf")
+    new, committed = (PdfReader(path) for path in (out, ROOT / "report.pdf"))
+    assert new.metadata["/Keywords"] == committed.metadata["/Keywords"]  # a hash of all that figures show
+    body = next(i for i, page in enumerate(committed.pages) if "A Appendix" in page.extract_text())
+    assert body <= 3  # pages before it
 
 
-@pytest.mark.parametrize("name", ["loss.jsonl", "noises.json"])
+def test_a_result_that_changed_shows_in_the_hash(results, tmp_path):
+    hashes = []
+    for number in range(3):
+        if number == 1:  # a point of a curve, which is not printed anywhere
+            lines = [json.loads(line) for line in (results / "loss.jsonl").read_text().splitlines()]
+            lines[0]["psnr"][0] += 0.1
+            (results / "loss.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        if number == 2:
+            Image.new("RGB", (70, 30), "red").save(results / "pictures.png")
+        report(results, tmp_path / "report.pdf")
+        hashes.append(PdfReader(tmp_path / "report.pdf").metadata["/Keywords"])
+    assert len(set(hashes)) == 3
+
+
+@pytest.mark.parametrize("name", ["loss.jsonl", "noises.json", "pictures.png"])
 def test_missing_results_are_named_and_the_report_that_stands_is_kept(results, tmp_path, name):
     out = tmp_path / "report.pdf"
     out.write_text("kept")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure
 
 SHOWN = ("astronaut", "chelsea", "coffee", "motorcycle_left")
+PAGE = 7.0  # inches: the width of the report's text
 
 
 class Example(NamedTuple):
@@ -30,23 +31,23 @@ class Example(NamedTuple):
     after: float
 
 
-def demo(out: Path, *, seed: int) -> None:
+def demo(out: Path, *, seed: int, size: int | None = None) -> None:
     """Write a PNG of real photographs, noisy, denoised by `bestmodel.pth` and clean, with each PSNR.
 
     Each is a photograph's centre square under the course's noise: one random pixel of every 8×8.
+
+    size: pixels a side, of more photographs, small as in the report; by default each has an eighth of its
+        photograph's.
     """
     model = load_model()
-    photographs = [path for path in embedded_photographs() if path.stem in SHOWN]
-    figure = before_and_after(examples(model, photographs, seed=seed), width=8.8)
+    photographs = [path for path in embedded_photographs() if size or path.stem in SHOWN]
+    figure = before_and_after(_examples(model, photographs, seed, size), width=PAGE if size else 8.8)
     with atomic_write(out) as file:
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(file, format="png", dpi=300 if size else 150)
 
 
-def examples(model: Model, photographs: list[Path], *, seed: int, size: int | None = None) -> list[Example]:
-    """The centre squares of photographs under the course's noise, and denoised.
-
-    size: pixels a side; by default each has an eighth of its photograph's.
-    """
+def _examples(model: Model, photographs: list[Path], seed: int, size: int | None) -> list[Example]:
+    """The centre squares of photographs under the course's noise, and denoised."""
     generator, found = torch.Generator().manual_seed(seed), []
     for path in photographs:
         square = centre_square(open_photograph(path))

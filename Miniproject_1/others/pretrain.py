@@ -1,5 +1,6 @@
 """The recipe behind `bestmodel.pth`: the training loop of `Model.train` on noisy pairs, and nothing else."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from ..model import LEARNING_RATE, Model, ResidualBlock, UNet, atomic_write, tra
 from .machine import describe_machine, refuse_unwritable
 from .pairs import load_images
 from .psnr import psnr
+from .study.runs import mean_psnr
 
 
 def pretrain(
@@ -28,7 +30,7 @@ def pretrain(
     From scratch, or from the weights in `start`, to which blocks may be added. The pictures of a pair are
     not swapped, so the first ones may carry any noise. `data/val_data.pkl` is only measured on, after
     each epoch. The weights so far are kept in `out` + '.part', so that `out` is only ever a finished
-    run's. Prints all it takes to run it again.
+    run's. Prints all it takes to run it again, and at the end what the report tells of it, as JSON.
     Raises `ValueError` where `start` holds no such network with as many blocks or fewer.
     """
     noisy_a, noisy_b = load_images(data / "train_data.pkl")
@@ -65,6 +67,9 @@ def pretrain(
             print(f"{progress}  {seconds:6.0f} s", flush=True)
     part.replace(out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    one, two = (mean_psnr(model.network, noisy, clean, ensemble=ensemble) for ensemble in (False, True))
+    told = {"parameters": parameters, "pairs": len(noisy_a), "epochs": epochs, "seconds": round(seconds)}
+    print(json.dumps(told | {"psnr": round(one, 4), "psnr_rotations": round(two, 4)}))
 
 
 def _grow(small: UNet, network: UNet, start: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import tempfile
@@ -9,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import Model, atomic_write
-from ..demo import before_and_after, examples
+from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, WARMUP, Model, UNet, atomic_write
 from ..machine import load_model
-from ..pairs import SIZE, embedded_photographs
-from .runs import STUDIES, read_runs
+from .runs import ORIGINAL, STUDIES, read_runs
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.axes import Axes
@@ -21,12 +20,16 @@ if TYPE_CHECKING:  # matplotlib is imported where figures are
 
 HERE = Path(__file__).parent
 COLUMN = 3.35  # inches: the width of a column of the report
-PAGE = 7.0  # inches: of both
-LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
+LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 1.5)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
 OPTIONAL = ("bench", "changes")
-BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
+SPOKEN = {  # settings whose names the report says in more words
+    "none": "ours, unchanged",
+    "Muon × 2.5": f"Muon's rate × 2.5 (ours: {MUON_FACTOR})",
+    "Muon × 10": f"Muon's rate × 10 (ours: {MUON_FACTOR})",
+    "weights averaged (0.98)": "weights averaged, decay 0.98",
+}
 
 Runs = list[dict[str, Any]]
 
@@ -34,38 +37,48 @@ Runs = list[dict[str, Any]]
 def report(results: Path, out: Path) -> None:
     """Write the report as PDF. Nothing is trained.
 
-    results: folder with what `study`, `bench` and `robustness` have kept, and `published.json`. Without
-        `bench`'s or the study `changes`, which take an hour each, what they would say is left out.
-    Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst,
-    matplotlib or scikit-image is.
+    results: folder with what `study`, `bench`, `robustness` and `demo` have kept, the lines that `pretrain`
+        printed, and `published.json`. Without `bench`'s or the study `changes`, which take an hour each, what
+        they would say is left out.
+    Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst
+    or matplotlib is. The PDF's keywords are a hash of the results, by which one that is out of date is known.
     """
     import typst
     from matplotlib import rc_context
 
     left_out = {name for name in OPTIONAL if not any(results.glob(f"{name}.json*"))}
     studies = {name: _settings(results, name) for name in STUDIES if name not in left_out}
-    model = load_model()
-    pictures = examples(model, embedded_photographs(), seed=0, size=SIZE)
+    network = load_model().network
     content = {
         "studies": {
-            name: {label: _summary(runs) for label, runs in settings.items()}
+            name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
             for name, settings in studies.items()
         },
         **{name: _json(results / f"{name}.json") for name in ("noises", "published")},
         "bench": None if "bench" in left_out else _json(results / "bench.json"),
-        "fresh": sum(each.numel() for each in Model().network.parameters()),
-        "pretrained": sum(each.numel() for each in model.network.parameters()),
-        "pictures": [{"name": each.name, "before": each.before, "after": each.after} for each in pictures],
+        "weights": [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()],
+        "fresh": _shape(Model().network),
+        "pretrained": _shape(network),
+        "set": {
+            "learning_rate": LEARNING_RATE,
+            "muon": MUON_FACTOR,
+            "batch_size": BATCH_SIZE,
+            "warmup": WARMUP,
+            "original_batch_size": ORIGINAL["batch_size"],
+        },
     }
+    pictures = _whole(results / "pictures.png")
+    told = json.dumps(content, ensure_ascii=False).encode()
+    content["digest"] = hashlib.sha256(told + pictures).hexdigest()
     with tempfile.TemporaryDirectory() as folder, rc_context(STYLE):
         build = Path(folder)
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
         for name, settings in studies.items():
-            figure = bars(settings) if name in BARS else curves(settings)
-            figure.savefig(build / f"{name}.svg")
-        architecture(model).savefig(build / "architecture.svg")
-        before_and_after(pictures, width=PAGE).savefig(build / "pictures.png", dpi=300)
+            draw = {"path": bars, "changes": ranked}.get(name, curves)  # curves of many would hide each other
+            draw(settings).savefig(build / f"{name}.svg")
+        architecture(network).savefig(build / "architecture.svg")
+        (build / "pictures.png").write_bytes(pictures)
         pdf = typst.compile(build / "report.typ")
     with atomic_write(out) as file:
         file.write(pdf)
@@ -89,26 +102,37 @@ def _settings(results: Path, name: str) -> dict[str, Runs]:
     return settings
 
 
-def _json(path: Path) -> Any:
+def _whole(path: Path) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    return json.loads(path.read_text())
+    return path.read_bytes()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(_whole(path))
+
+
+def _shape(network: UNet) -> dict[str, Any]:
+    """What the report says of a network."""
+    widths = [network.head.out_channels, *(each.out_channels for each in network.down)]
+    parameters = sum(each.numel() for each in network.parameters())
+    return {"widths": widths, "blocks": len(network.bottom), "parameters": parameters}
 
 
 def _summary(runs: Runs) -> dict[str, Any]:
-    """A setting's PSNR over seeds, after the first epoch and after the last, and what it cost.
+    """A setting's PSNR over seeds, after each epoch, and what it cost.
 
     The seconds are those of the fastest run: what else a machine does only ever adds to them.
     """
     runs = sorted(runs, key=lambda run: run["seed"])  # `each` of two settings are compared seed by seed
-    first, last = (
-        {"each": scores, "mean": statistics.mean(scores), "deviation": _deviation(scores)}
-        for scores in ([run["psnr"][epoch] for run in runs] for epoch in (0, -1))
-    )
+    epochs = [
+        {"each": list(scores), "mean": statistics.mean(scores), "deviation": _deviation(scores)}
+        for scores in zip(*(run["psnr"] for run in runs), strict=True)
+    ]
     seconds = [run["seconds"][-1] for run in runs]
     return {
-        "first": first,
-        **last,
+        "after": epochs,
+        **epochs[-1],
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": min(seconds),
         "slowest": max(seconds),
@@ -123,12 +147,11 @@ def _deviation(values: Sequence[float]) -> float:
 
 def curves(settings: dict[str, Runs]) -> Figure:
     """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(1.9)
+    figure, axes = _figure(1.38)
     for index, (label, runs) in enumerate(settings.items()):
-        scores = list(zip(*(run["psnr"] for run in runs), strict=True))
-        epochs = range(1, len(scores) + 1)
-        mean = [statistics.mean(each) for each in scores]
-        spread = [_deviation(each) for each in scores]
+        after = _summary(runs)["after"]
+        epochs = range(1, len(after) + 1)
+        mean, spread = ([each[key] for each in after] for key in ("mean", "deviation"))
         colour = _colour(index, len(settings))
         axes.plot(
             epochs,
@@ -143,39 +166,43 @@ def curves(settings: dict[str, Runs]) -> Figure:
         low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("validation PSNR in dB")
+    axes.set_ylabel("PSNR in dB")
     axes.locator_params(axis="x", integer=True)
-    figure.legend(loc="outside right center", fontsize=6.5, frameon=False)  # over no line, wherever they go
+    # Beside the lines, wherever they go, and with strokes long enough to be told apart.
+    figure.legend(loc="outside right center", fontsize=6.5, frameon=False, handlelength=3)
     return figure
 
 
 def bars(settings: dict[str, Runs]) -> Figure:
-    """The last PSNR of each setting, one bar each, with the seeds' deviation and what rotations give."""
-    figure, axes = _figure(0.65 + 0.14 * len(settings))
+    """The last PSNR of each setting, one bar each, with the seeds' deviation and what two answers give."""
+    figure, axes = _figure(0.45 + 0.14 * len(settings))
     summaries = [_summary(runs) for runs in settings.values()]
     means, deviations, rotations = (
         [each[key] for each in summaries] for key in ("mean", "deviation", "rotations")
     )
     error = {"linewidth": 0.8, "capsize": 1.5}
     axes.barh(range(len(settings)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
-    axes.plot(rotations, range(len(settings)), "D", color="black", markersize=2.5, label="rotations averaged")
+    axes.plot(rotations, range(len(settings)), "D", color="black", markersize=2.5)
     low = min(mean - deviation for mean, deviation in zip(means, deviations, strict=True))
     high = max(means + rotations)
     # Room for each bar's number, left of what its seeds spread over.
     axes.set_xlim(low - 0.25 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
     for index, mean in enumerate(means):
         axes.text(axes.get_xlim()[0], index, f" {mean:.2f}", va="center", fontsize=6.5)
-    axes.set_yticks(range(len(settings)), list(settings), fontsize=6.5)
+    axes.set_yticks(range(len(settings)), [SPOKEN.get(each, each) for each in settings], fontsize=6.5)
     axes.invert_yaxis()
     axes.set_xlabel("validation PSNR in dB")
-    figure.legend(loc="outside lower right", fontsize=6.5, frameon=False)
     return figure
 
 
-def architecture(model: Model) -> Figure:
+def ranked(settings: dict[str, Runs]) -> Figure:
+    """`bars`, the best first."""
+    return bars(dict(sorted(settings.items(), key=lambda item: -_summary(item[1])["mean"])))
+
+
+def architecture(network: UNet) -> Figure:
     """The network as boxes: a box a stage with its blocks and channels, a row a level, from left to right."""
-    network = model.network
-    widths = [network.head.out_channels, *(each.out_channels for each in network.down)]
+    widths, blocks, _ = _shape(network).values()
     bottom = len(widths) - 1
     last = 2 * bottom + 2
     figure, axes = _figure(0.15 + 0.45 * len(widths))
@@ -199,7 +226,7 @@ def architecture(model: Model) -> Figure:
     box(last, 0, "3×3", "white")
     for level, width in enumerate(widths):
         for place in (1 + level, last - 1 - level):
-            box(place, level, f"{len(network.bottom)}·{width}")
+            box(place, level, f"{blocks}·{width}")
     for place in range(last):
         arrow(place, place + 1)
     for level in range(bottom):
