@@ -1,9 +1,12 @@
 # make demo: see it work. make test: check that it does. make report: typeset report.pdf from the kept
-# results. All set up what they need in .venv.
+# results. All set up what they need in .venv. make oldest: the wheel, in an environment of its own with the
+# oldest torch that it takes, first with nothing else, then with all that it can ask for; and the tests there.
 PYTHON ?= python3
 BIN := .venv/bin
+OLD := .venv-oldest
+OLDEST_TORCH := $(shell sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/\1/p' pyproject.toml)
 
-.PHONY: demo test report clean
+.PHONY: demo test report oldest clean
 
 demo: .venv/ready
 	$(BIN)/python test.py
@@ -18,6 +21,19 @@ test: .venv/ready
 report: .venv/ready
 	$(BIN)/python -m Miniproject_1 report
 
+oldest:
+	rm -rf $(OLD)
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(OLD) .
+	$(OLD)/bin/python -m pip install --quiet 'torch==$(OLDEST_TORCH).*' $(OLD)/*.whl
+	cd $(OLD) && bin/python -c "import torch; torch.save((torch.randint(0, 256, (128, 3, 32, 32)).byte(),) * 2, 'pairs.pkl')"
+	cd $(OLD) && bin/miniproject-1 train pairs.pkl -o model.pth --epochs 1 && test -s model.pth
+	$(OLD)/bin/python -m pip install --quiet "$$(echo $(OLD)/*.whl)[denoise]"
+	cd $(OLD) && bin/miniproject-1 demo && bin/miniproject-1 denoise demo.png -o denoised.png --weights model.pth
+	$(OLD)/bin/python -m pip install --quiet "$$(echo $(OLD)/*.whl)[test]"
+	$(OLD)/bin/python -c "import torch; assert torch.__version__.startswith('$(OLDEST_TORCH).')"
+	OMP_NUM_THREADS=1 $(OLD)/bin/pytest --numprocesses 2 --dist loadfile
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
@@ -25,4 +41,4 @@ report: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv data data.partial demo.png
+	rm -rf .venv $(OLD) build data data.partial demo.png
