@@ -42,7 +42,8 @@ LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
-PIXELS_AT_ONCE = 2**13  # ... and batches into parts of about so many pixels, or of one tile
+PIXELS_AT_ONCE = 2**13  # ... and batches into parts of about so many pixels, or of one tile;
+MORE_ON_A_GPU = 32  # times as many there, to keep it busy
 
 # ------------------------------------------------------------------------------------------------
 # The network
@@ -275,8 +276,8 @@ def training(
                 each.load_state_dict(saved)
         except Exception as reason:  # a stranger's, perhaps
             raise ValueError(f"state: not of such a training: {type(reason).__name__}: {reason}") from reason
-        if not (0 <= step < steps and _finite(network)):
-            raise ValueError(f"state: expected finite weights and a step of 0 ... {steps - 1}, got {step}")
+        if not (0 <= step <= steps and _finite(network)):
+            raise ValueError(f"state: expected finite weights and a step of 0 ... {steps}, got step {step}")
     replica = DistributedDataParallel(network) if ranked else network  # all take the first one's weights
     last_good = LastGood(network, step)
 
@@ -522,13 +523,14 @@ class Model:
         number, _, height, width = x.shape
         stride = self.network.stride
         margin = math.ceil(self.network.reach / stride) * stride
+        most = PIXELS_AT_ONCE * (1 if self.device.type == "cpu" else MORE_ON_A_GPU)
         tiles = list(product(range(0, height, TILE), range(0, width, TILE)))
         bar = tqdm(tiles, "predict", unit="tile", leave=False) if tqdm and len(tiles) > 9 else tiles
         for top, left in bar:
             above, before = max(0, top - margin), max(0, left - margin)
             region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]
             pixels = math.prod(math.ceil(side / stride) * stride for side in region.shape[2:])
-            at_once = max(1, PIXELS_AT_ONCE // pixels)
+            at_once = max(1, most // pixels)
             for first in range(0, number, at_once):
                 # The last part is filled up with the first pictures: another number of them might be
                 # summed in another order, and in bfloat16 that would show.
@@ -556,8 +558,9 @@ def _own_precision(device: torch.device) -> Iterator[None]:
     before = convolutions.fp32_precision
     if device.type == "cuda":  # where `float32` is fast, and TF32's rounding depends on the batch
         convolutions.fp32_precision = "ieee"
+    low = device.type == "cpu" and bfloat16(device)
     try:
-        with torch.autocast(device.type, torch.bfloat16, device.type == "cpu" and bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16 if low else None, low):
             yield
     finally:
         if device.type == "cuda":
