@@ -105,7 +105,10 @@ def test_every_kind_of_picture_keeps_what_it_is(gallery, tmp_path, pretrained):
     for name in names:  # nothing is inverted or lost on the way in: each of them shows the one picture
         picture = read_picture(gallery / name)
         seen = picture.tensor()[0].permute(1, 2, 0).numpy()
-        shown = first.mean(2, keepdims=True) if picture.pixels.shape[2] == 1 else first
+        if picture.pixels.shape[2] > 1:
+            shown = first
+        else:  # made of red, or by Pillow of all three
+            shown = first[:, :, :1] if name.stem == "deep_grey" else first.mean(2, keepdims=True)
         assert np.abs(seen - shown[:, : seen.shape[1]]).mean() < 25, name
     for name in ("colour.jpg", "deep.png", "deep.tif", "deeper/colour.TIFF"):
         with Image.open(out / name) as image:
@@ -289,7 +292,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
     for inputs, output, options, words in (
         (["nowhere.png"], out, {}, "nowhere.png"),
         (["*.webp"], out, {}, "webp"),
-        (["*/same.png"], out, {}, "two pictures would become"),
+        (["*/same.png"], out, {}, "would both become"),
         ([source], out, {"weights": tmp_path / "damaged.pth"}, "damaged.pth"),
         ([source], out, {"device": "abacus"}, "abacus"),
         (["one"], tmp_path / "one", {"force": True}, "would be replaced"),
@@ -354,6 +357,6 @@ def test_a_large_picture_shows_how_far_it_is(tmp_path, capsys):
     model = Model()
     model.network = UNet((8, 16))
     model.predict(torch.zeros(1, 3, 600, 1200, dtype=torch.uint8))
-    assert "predict: 100%" in capsys.readouterr().err.replace("\r", "\n")
+    assert "/15 [" in capsys.readouterr().err  # tiles
     model.predict(torch.zeros(1, 3, 60, 120, dtype=torch.uint8))
     assert not capsys.readouterr().err
