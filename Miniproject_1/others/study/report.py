@@ -24,6 +24,7 @@ LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 1.5)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
 OPTIONAL = ("bench", "changes")
+BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
 SPOKEN = {  # settings whose names the report says in more words
     "none": "ours, unchanged",
     "Muon × 2.5": f"Muon's rate × 2.5 (ours: {MUON_FACTOR})",
@@ -75,8 +76,8 @@ def report(results: Path, out: Path) -> None:
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
         for name, settings in studies.items():
-            draw = {"path": bars, "changes": ranked}.get(name, curves)  # curves of many would hide each other
-            draw(settings).savefig(build / f"{name}.svg")
+            figure = bars(_scores(name, content)) if name in BARS else curves(settings)
+            figure.savefig(build / f"{name}.svg")
         architecture(network).savefig(build / "architecture.svg")
         (build / "pictures.png").write_bytes(pictures)
         pdf = typst.compile(build / "report.typ")
@@ -173,31 +174,41 @@ def curves(settings: dict[str, Runs]) -> Figure:
     return figure
 
 
-def bars(settings: dict[str, Runs]) -> Figure:
-    """The last PSNR of each setting, one bar each, with the seeds' deviation and what two answers give."""
-    figure, axes = _figure(0.45 + 0.14 * len(settings))
-    summaries = [_summary(runs) for runs in settings.values()]
+def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `bars` shows: changes from the best to the worst; of the path, also where it goes on to."""
+    scores = content["studies"][study]
+    if study == "changes":
+        return dict(sorted(scores.items(), key=lambda item: -item[1]["mean"]))
+    runs = {
+        f"bestmodel.pth, run {number}": {
+            "mean": run["psnr"],
+            "deviation": 0,
+            "rotations": run["psnr_rotations"],
+        }
+        for number, run in enumerate(content["weights"], 1)
+    }
+    return scores | runs
+
+
+def bars(scores: dict[str, dict[str, Any]]) -> Figure:
+    """A bar each: the mean PSNR, with the seeds' deviation and what the mean of two answers gives."""
+    figure, axes = _figure(0.45 + 0.14 * len(scores))
     means, deviations, rotations = (
-        [each[key] for each in summaries] for key in ("mean", "deviation", "rotations")
+        [each[key] for each in scores.values()] for key in ("mean", "deviation", "rotations")
     )
     error = {"linewidth": 0.8, "capsize": 1.5}
-    axes.barh(range(len(settings)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
-    axes.plot(rotations, range(len(settings)), "D", color="black", markersize=2.5)
+    axes.barh(range(len(scores)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
+    axes.plot(rotations, range(len(scores)), "D", color="black", markersize=2.5)
     low = min(mean - deviation for mean, deviation in zip(means, deviations, strict=True))
     high = max(means + rotations)
     # Room for each bar's number, left of what its seeds spread over.
     axes.set_xlim(low - 0.25 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
     for index, mean in enumerate(means):
         axes.text(axes.get_xlim()[0], index, f" {mean:.2f}", va="center", fontsize=6.5)
-    axes.set_yticks(range(len(settings)), [SPOKEN.get(each, each) for each in settings], fontsize=6.5)
+    axes.set_yticks(range(len(scores)), list(scores), fontsize=6.5)
     axes.invert_yaxis()
     axes.set_xlabel("validation PSNR in dB")
     return figure
-
-
-def ranked(settings: dict[str, Runs]) -> Figure:
-    """`bars`, the best first."""
-    return bars(dict(sorted(settings.items(), key=lambda item: -_summary(item[1])["mean"])))
 
 
 def architecture(network: UNet) -> Figure:
