@@ -3,6 +3,7 @@
 # oldest torch that it takes, first with nothing else, then with all that it can ask for; and the tests there.
 PYTHON ?= python3
 BIN := .venv/bin
+SUITE := pytest --numprocesses 2 --dist loadfile
 OLD := .venv-oldest
 OLDEST_TORCH := $(shell sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/\1/p' pyproject.toml)
 
@@ -15,7 +16,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/$(SUITE)
 	$(BIN)/python test.py
 
 report: .venv/ready
@@ -32,7 +33,7 @@ oldest:
 	cd $(OLD) && bin/miniproject-1 demo && bin/miniproject-1 denoise demo.png -o denoised.png --weights model.pth
 	$(OLD)/bin/python -m pip install --quiet "$$(echo $(OLD)/*.whl)[test]"
 	$(OLD)/bin/python -c "import torch; assert torch.__version__.startswith('$(OLDEST_TORCH).')"
-	OMP_NUM_THREADS=1 $(OLD)/bin/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(OLD)/bin/$(SUITE)
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'

@@ -81,6 +81,7 @@ def test_every_result_stands_in_the_report(results, tmp_path):
             assert f"{run_told[key]:.2f}" in text, run_told
     for number in ("5.87 dB", "25.68", "3.0 times", "took 4.0 hours in 2 runs", MACHINE):
         assert number in text
+    assert len(PdfReader(out).pages) <= 5
     # Student's t of 2 ± 1 over three seeds is 4.30 · 1 / √3, and of 1 ± 0.1 a tenth of it.
     text = re.sub(r"\s+", " ", text)
     assert "above L1 +2.00 ± 2.48 not seen" in text
