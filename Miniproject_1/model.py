@@ -41,8 +41,8 @@ FORMAT = 1  # of the files that Model.save writes
 LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
-TILE = 256  # predict cuts larger pictures into tiles of this many pixels a side ...
-PIXELS_AT_ONCE = 2**13  # ... and batches into parts of about so many pixels, or of one tile;
+TILE = 512  # predict cuts larger pictures into tiles of this many pixels a side ...
+PIXELS_AT_ONCE = 2**14  # ... and batches into parts of about so many pixels, or of one tile;
 MORE_ON_A_GPU = 32  # times as many there, to keep it busy
 
 # ------------------------------------------------------------------------------------------------
@@ -525,7 +525,7 @@ class Model:
         margin = math.ceil(self.network.reach / stride) * stride
         most = PIXELS_AT_ONCE * (1 if self.device.type == "cpu" else MORE_ON_A_GPU)
         tiles = list(product(range(0, height, TILE), range(0, width, TILE)))
-        bar = tqdm(tiles, "predict", unit="tile", leave=False) if tqdm and len(tiles) > 9 else tiles
+        bar = tqdm(tiles, "predict", unit="tile", leave=False) if tqdm and len(tiles) > 3 else tiles
         for top, left in bar:
             above, before = max(0, top - margin), max(0, left - margin)
             region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]

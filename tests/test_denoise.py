@@ -357,6 +357,6 @@ def test_a_large_picture_shows_how_far_it_is(tmp_path, capsys):
     model = Model()
     model.network = UNet((8, 16))
     model.predict(torch.zeros(1, 3, 600, 1200, dtype=torch.uint8))
-    assert "/15 [" in capsys.readouterr().err  # tiles
+    assert "/6 [" in capsys.readouterr().err  # tiles
     model.predict(torch.zeros(1, 3, 60, 120, dtype=torch.uint8))
     assert not capsys.readouterr().err
