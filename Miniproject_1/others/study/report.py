@@ -148,7 +148,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def curves(settings: dict[str, Runs]) -> Figure:
     """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(1.32)
+    figure, axes = _figure(1.25)
     for index, (label, runs) in enumerate(settings.items()):
         after = _summary(runs)["after"]
         epochs = range(1, len(after) + 1)
@@ -192,7 +192,7 @@ def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def bars(scores: dict[str, dict[str, Any]]) -> Figure:
     """A bar each: the mean PSNR, with the seeds' deviation and what the mean of two answers gives."""
-    figure, axes = _figure(0.45 + 0.14 * len(scores))
+    figure, axes = _figure(0.45 + 0.12 * len(scores))
     means, deviations, rotations = (
         [each[key] for each in scores.values()] for key in ("mean", "deviation", "rotations")
     )
