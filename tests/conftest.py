@@ -15,6 +15,9 @@ from Miniproject_1.others.pairs import embedded_photographs, load_images, write_
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A shell's background jobs ignore Ctrl-C, and so would the tests that run in one, and what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
