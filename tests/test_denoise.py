@@ -322,7 +322,7 @@ def test_large_pictures_equal_their_parts(tmp_path, pretrained):
     done = denoise(path, "-o", tmp_path / "coffee.png")
     assert done.returncode == 0, done.stderr
     with PIL.Image.open(path) as image:
-        part = np.asarray(image.convert("RGB"))[60:340, 336:600]  # to the right of column 512: the next tile
+        part = np.asarray(image.convert("RGB"))[60:340, 336:600]  # across a tile's edge, column 512
     expected = pretrained.predict(torch.from_numpy(part.copy()).permute(2, 0, 1).unsqueeze(0))
     found = np.asarray(Image.open(tmp_path / "coffee.png"))[164:236, 440:584]
     off = np.abs(found - expected[0].permute(1, 2, 0).numpy()[104:176, 104:248])
