@@ -167,7 +167,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
     train.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     train.add_argument(
-        "--batch-size", type=_whole_number(1), default=64, help="over all processes (default %(default)s)"
+        "--batch-size",
+        type=_whole_number(1),
+        default=argparse.SUPPRESS,
+        help="over all processes (default: as in Model.train)",
     )
     train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
     train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
@@ -251,9 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
     pretrain.add_argument(
-        "--widths", type=int, nargs="+", default=[48, 96, 192], help="of the levels (default 48 96 192)"
+        "--widths", type=int, nargs="+", default=[48, 96], help="of the levels (default 48 96)"
     )
-    pretrain.add_argument("--blocks", type=int, default=2, help="a level and side (default %(default)s)")
+    pretrain.add_argument("--blocks", type=int, default=4, help="a level and side (default %(default)s)")
     pretrain.add_argument(
         "--start", type=Path, metavar="WEIGHTS", help="go on from these, of as many blocks or fewer"
     )

@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -35,9 +36,11 @@ except ModuleNotFoundError:
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
-BATCH_SIZE = 64
+BATCH_SIZE = 32
+COLOURS = 3
+WAYS = 8  # in which `dihedral` turns a picture
 LEVELS = 8  # of a network from a file: each doubles what pictures are padded to
-FORMAT = 1  # of the files that Model.save writes
+FORMAT = 2  # of the files that Model.save writes
 LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
@@ -49,13 +52,80 @@ MORE_ON_A_GPU = 32  # times as many there, to keep it busy
 # The network
 
 
+class EquivariantConv2d(nn.Conv2d):
+    """A convolution that turns with its input: what it makes of a turned picture is the same, turned.
+
+    A group convolution (Cohen and Welling 2016, arXiv 1602.07576) for the eight flips and transposes of the
+    square. Channels stand in groups of eight: what one filter gives in each of its eight ways. When the input
+    turns, each channel turns and the eight of a group change places. So `weight` and `bias` hold one filter
+    of eight, the others are made of it, and what is learnt in one way is known in all. The only other inputs
+    are the three colours, which keep their places.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs // WAYS, size, stride, padding=(size - stride) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.get_parameter("bias").repeat_interleave(WAYS)
+        return F.conv2d(x, in_all_ways(self.weight), bias, self.stride, self.padding)
+
+
+class EquivariantConvTranspose2d(nn.ConvTranspose2d):
+    """The same for a transposed convolution that doubles the picture; without biases."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs // WAYS, outputs, 2, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.conv_transpose2d(x, in_all_ways(self.weight), stride=self.stride)
+
+
+class EquivariantToColours(nn.Conv2d):
+    """The same for a 3×3 convolution that ends in colours."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs // WAYS, COLOURS, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = in_all_ways(self.weight.transpose(0, 1)).transpose(0, 1)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+def in_all_ways(weight: Tensor) -> Tensor:
+    """The whole kernel of an equivariant convolution from what it stores: F×C×k×k -> 8F×C×k×k."""
+    return weight.flatten().index_select(0, _places(weight.shape, weight.device)).view(-1, *weight.shape[1:])
+
+
+@lru_cache
+def _places(shape: torch.Size, device: torch.device) -> Tensor:
+    """Where each number of a whole kernel is stored, both flattened, for a `weight` of this shape."""
+    with torch.inference_mode(False):  # else training could not use it
+        stored = torch.arange(shape.numel(), device="cpu").view(shape)
+        kernels = []
+        for way in range(WAYS):
+            kernel = dihedral(stored, way)
+            if shape[1] % WAYS == 0:  # no colours: the inputs of a group of eight change places
+                before = [_way_from(way, to) for to in range(WAYS)]
+                kernel = kernel.unflatten(1, (-1, WAYS))[:, :, before].flatten(1, 2)
+            kernels.append(kernel)
+        return torch.stack(kernels, 1).flatten().to(device)
+
+
+def _way_from(way: int, other: int) -> int:
+    """The way of `dihedral` that gives `other` when `way` follows it."""
+    transposed, flips = (way ^ other) & 4, way & 3
+    if transposed:  # which makes a flip of rows one of columns
+        flips = flips >> 1 | (flips & 1) << 1
+    return transposed | flips ^ (other & 3)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), two 3×3 convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = EquivariantConv2d(channels, channels, 3)
+        self.conv2 = EquivariantConv2d(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place where autograd allows it: on a CPU, fresh memory costs more than the arithmetic.
@@ -65,17 +135,21 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, floating point in [0, 255] both ways.
 
-    widths: channels on each level, from fine to coarse; blocks: residual blocks on each level and side.
-    The defaults are what learns most in the few minutes that the course gives a CPU.
+    widths: channels on each level, from fine to coarse, in groups of eight; blocks: residual blocks on each
+    level and side. The defaults are what learns most in the few minutes that the course gives a CPU.
+    Raises `ValueError` for widths that are no multiples of 8.
 
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
     it again and the encoder's features are added. The last convolution starts at zero and its
     output is added to the input: an untrained network changes nothing, and all that it has to learn
-    is the noise. Any H and W: inside, they are padded to multiples of `stride`.
+    is the noise. Any H and W: inside, they are padded to multiples of `stride`. Where they are such
+    multiples, a flipped or transposed picture gives the flipped or transposed answer.
     """
 
     def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 1) -> None:
         super().__init__()
+        if any(width % WAYS for width in widths):
+            raise ValueError(f"widths: expected multiples of {WAYS}, got {tuple(widths)}")
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
         # its level further, and the strided ones together less than `stride`.
@@ -86,23 +160,24 @@ class UNet(nn.Module):
             return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
 
         steps = list(pairwise(widths))
-        self.head = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.head = EquivariantConv2d(COLOURS, widths[0], 3)
         self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in steps)
+        self.down = nn.ModuleList(EquivariantConv2d(fine, coarse, 2, 2) for fine, coarse in steps)
         self.bottom = stage(widths[-1])
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in steps)
+        self.up = nn.ModuleList(EquivariantConvTranspose2d(coarse, fine) for fine, coarse in steps)
         self.decoder = nn.ModuleList(stage(width) for width in widths[:-1])
-        self.tail = nn.Conv2d(widths[0], 3, 3, padding=1)
-        self._initialise()
+        self.tail = EquivariantToColours(widths[0])
+        self.initialise()
 
-    def _initialise(self) -> None:
+    def initialise(self) -> None:
         """Kaiming (He et al. 2015, arXiv 1502.01852), residual branches small, the last layer zero."""
         if self.head.weight.is_meta:
             return  # only a shape; filling it would do nothing but import half of PyTorch
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.get_parameter("bias"))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.conv2.weight.data.mul_(0.3)
@@ -151,27 +226,32 @@ def muon_and_adamw(
     The rest are those two, the transposed convolutions and the biases. Muon's rate is `muon_factor` times
     AdamW's.
     """
-    hidden = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
-    rest = [each for each in network.parameters() if not any(each is weight for weight in hidden)]
+    hidden = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
+    rest = [each for each in network.parameters() if not any(each is layer.weight for layer in hidden)]
     adamw = torch.optim.AdamW(rest, learning_rate, betas=(0.9, 0.95), weight_decay=0, fused=True)
     if not hidden:
         return [adamw]
-    # PyTorch's Muon takes matrices: these share the weights' memory, and get their gradients in time.
-    orders = [
-        (0, 2, 3, 1) if each.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
-        for each in hidden
-    ]
-    matrices = [
-        each.detach().permute(order).view(len(each), -1) for each, order in zip(hidden, orders, strict=True)
-    ]
+    # PyTorch's Muon takes matrices: whole kernels with a row for each output, filled in before each step.
+    matrices = [_kernel(layer, layer.weight.detach()) for layer in hidden]
     muon = torch.optim.Muon(matrices, muon_factor * learning_rate, weight_decay=0)
 
-    def hand_over_gradients(*_) -> None:
-        for matrix, each, order in zip(matrices, hidden, orders, strict=True):
-            matrix.grad = None if each.grad is None else each.grad.permute(order).flatten(1)
+    def take_weights(*_) -> None:
+        for matrix, layer in zip(matrices, hidden, strict=True):
+            matrix.copy_(_kernel(layer, layer.weight))
+            matrix.grad = None if layer.weight.grad is None else _kernel(layer, layer.weight.grad)
 
-    muon.register_step_pre_hook(hand_over_gradients)
+    def give_weights(*_) -> None:
+        for matrix, layer in zip(matrices, hidden, strict=True):
+            layer.weight.copy_(matrix[:: len(matrix) // len(layer.weight)].view_as(layer.weight))
+
+    muon.register_step_pre_hook(torch.no_grad()(take_weights))
+    muon.register_step_post_hook(torch.no_grad()(give_weights))
     return [muon, adamw]
+
+
+def _kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
+    """`layer`'s whole kernel, or its gradient, as a matrix."""
+    return (in_all_ways(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
 
 
 def warmup_cosine(done: float) -> float:
@@ -377,13 +457,6 @@ def dihedral(images: Tensor, way: int) -> Tensor:
     return images.transpose(-2, -1) if way & 4 else images
 
 
-def self_ensemble(network: nn.Module, images: Tensor) -> Tensor:
-    """The mean of the network's answers to N×3×H×W pictures and to the same turned by 180°."""
-    turned = images.flip(-2, -1)
-    one, other = (network(x.contiguous(memory_format=torch.channels_last)) for x in (images, turned))
-    return (one + other.flip(-2, -1)) / 2
-
-
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
     """The pictures on the device: `uint8` as it is, all floating point as `float32`."""
     return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
@@ -508,10 +581,10 @@ class Model:
         x: N×3×H×W, `uint8` or floating point, values in [0, 255]; any N, H and W, on any device.
         Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
 
-        Each picture becomes the mean of the network's answers to it and to it turned by 180°, on tiles that
-        overlap by as much as the network can see: what a pixel becomes depends neither on the batch it is in
-        nor on the tiling, and memory is bounded whatever N, H and W. Computed in bfloat16 on a CPU that is
-        faster so (0.07 grey levels from `float32` on average, as close to the clean picture), else in that.
+        By tiles that overlap by as much as the network can see: what a pixel becomes depends neither on the
+        batch it is in nor on the tiling, and memory is bounded whatever N, H and W. Computed in bfloat16 on a
+        CPU that is faster so (0.1 grey levels from `float32` on average, as close to the clean picture),
+        else in that.
         Raises `TypeError` or `ValueError` for anything else.
         """
         _check_images(x=x)
@@ -543,12 +616,9 @@ class Model:
 
     def _denoise(self, images: Tensor) -> Tensor:
         """`predict` for what is computed at once."""
-        # Padded before they are turned: every rotation then sees the same picture, cut at the same
-        # places, and so does a tile of a larger one.
-        padded = pad(images.to(self.device, torch.float32), self.network.stride)
+        images = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         with _own_precision(self.device):
-            denoised = self_ensemble(self.network, padded)
-        return denoised[:, :, : images.shape[2], : images.shape[3]].clamp(0, 255)
+            return self.network(images).clamp(0, 255)
 
 
 @contextmanager
@@ -634,7 +704,8 @@ def _network_of(weights: Any) -> UNet | None:
         for name, value in weights.items()
     ):
         return None
-    widths = [each.numel() for name, each in weights.items() if re.fullmatch(r"(head|down\.\d+)\.bias", name)]
+    biases = [each for name, each in weights.items() if re.fullmatch(r"(head|down\.\d+)\.bias", name)]
+    widths = [WAYS * each.numel() for each in biases]
     blocks = len([name for name in weights if re.fullmatch(r"bottom\.\d+\.conv1\.bias", name)])
     if not 0 < len(widths) <= LEVELS or not all(widths):
         return None

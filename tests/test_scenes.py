@@ -87,7 +87,7 @@ def test_strong_and_shot_noise_are_learnt_too(tmp_path, monkeypatch, noise):
     monkeypatch.setattr(scenes_module, "PATCH", 32)
     monkeypatch.setattr(scenes_module, "MOST", 256)
     folders, weights, out = two_shots(tmp_path, noise), tmp_path / "weights.pth", tmp_path / "out"
-    train_module.train(folders, weights, epochs=1, seed=0, batch_size=16)
+    train_module.train(folders, weights, epochs=2, seed=0, batch_size=16)
     denoise([str(folders[0])], out, weights=weights)
     for name, place in PLACES.items():
         before, after = (read_picture(folder / place) for folder in (folders[0], out))
@@ -101,7 +101,7 @@ def test_strong_and_shot_noise_are_learnt_too(tmp_path, monkeypatch, noise):
 
 def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(scenes_module, "PATCH", 16)
-    monkeypatch.setattr(scenes_module, "MOST", 130)  # three steps an epoch
+    monkeypatch.setattr(scenes_module, "MOST", 66)  # three steps an epoch
     whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
     train_module.train(folders, whole, epochs=2, seed=0)
 
@@ -127,7 +127,7 @@ def test_the_estimate_without_clean_pictures_agrees_with_the_truth(pretrained, s
     generator = torch.Generator().manual_seed(0)
     predict = cache(pretrained.predict)  # asked twice for each shot
     pairs, error, count = [], 0.0, 0
-    for part in PARTS.values():
+    for part in 3 * list(PARTS.values()):  # so many that chance moves the estimate less than the bound below
         clean = Picture(part, None, {}).tensor()
         a, b = (clean + sigma * torch.randn(clean.shape, generator=generator) for _ in "ab")
         pairs.append((a, b))

@@ -130,10 +130,7 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
 def to_target(
     train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor], epochs: int
 ) -> dict[str, Any]:
-    """Both ways from scratch until `TARGET`, the original for so many epochs at most: what `run` measures.
-
-    Both are scored on single answers of the network; `predict`'s mean of two raises either.
-    """
+    """Both ways from scratch until `TARGET`, the original for so many epochs at most: what `run` measures."""
     # This project's schedule is made to end where its training does, so it is scored only there.
     ours = run(Setting(), train_data, val_data, 1, seed=0)
     original = run(Setting(AppendixUNet, ORIGINAL), train_data, val_data, epochs, seed=0, target=TARGET)

@@ -1,6 +1,6 @@
 """The other networks of the study. All take and return N×3×H×W with values in [0, 255], as `UNet` does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...model import ResidualBlock, UNet
+from ...model import WAYS, ResidualBlock, UNet
 
 
 def benchmark_1() -> nn.Module:
@@ -102,9 +102,29 @@ def _convolutions(*channels: int, activation: Callable[[], nn.Module] = nn.ReLU)
     return layers
 
 
+def untied(widths: Sequence[int] = (48, 96), blocks: int = 1) -> UNet:
+    """`UNet` with ordinary convolutions: every channel has a filter of its own, in one way."""
+    network = UNet(widths, blocks)
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.ConvTranspose2d):
+                ordinary: nn.Module = nn.ConvTranspose2d(WAYS * layer.in_channels, layer.out_channels, 2, 2)
+            elif layer is network.tail:
+                ordinary = nn.Conv2d(widths[0], layer.out_channels, 3, padding=1)
+            elif isinstance(layer, nn.Conv2d):
+                size, stride = layer.kernel_size[0], layer.stride[0]
+                channels = layer.in_channels, WAYS * layer.out_channels
+                ordinary = nn.Conv2d(*channels, size, stride, (size - stride) // 2)
+            else:
+                continue
+            setattr(parent, name, ordinary)
+    network.initialise()
+    return network
+
+
 def plain_unet() -> UNet:
-    """`UNet` with conv, ReLU, conv, ReLU in the place of each residual block: the same convolutions."""
-    network = UNet()
+    """`untied` with conv, ReLU, conv, ReLU in the place of each residual block: the same convolutions."""
+    network = untied()
     for stage in (*network.encoder, network.bottom, *network.decoder):
         for index, block in enumerate(stage):
             stage[index] = nn.Sequential(block.conv1, nn.ReLU(), block.conv2, nn.ReLU())
@@ -112,8 +132,8 @@ def plain_unet() -> UNet:
 
 
 def normalised_unet() -> UNet:
-    """`UNet` with a batch normalisation after the first convolution of each residual block."""
-    network = UNet()
+    """`untied` with a batch normalisation after the first convolution of each residual block."""
+    network = untied()
     for block in network.modules():
         if isinstance(block, ResidualBlock):
             normalised = nn.Sequential(block.conv1, nn.BatchNorm2d(block.conv1.out_channels))
@@ -135,11 +155,11 @@ class ResidualCNN(nn.Module):
 
 
 class Averaged(nn.Module):
-    """A `UNet` that trains as it is and answers, in evaluation, with an exponential mean of its weights."""
+    """`untied`, which trains as it is and answers, in evaluation, with an exponential mean of its weights."""
 
     def __init__(self, decay: float = 0.98) -> None:
         super().__init__()
-        self.network, self.decay = UNet(), decay
+        self.network, self.decay = untied(), decay
         self.mean: list[AveragedModel] = []  # in a list, to be no module of this one: nothing trains it
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, WARMUP, Model, UNet, atomic_write
+from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, WARMUP, WAYS, Model, UNet, atomic_write
 from ..machine import load_model
 from .runs import ORIGINAL, STUDIES, read_runs
 
@@ -115,7 +115,7 @@ def _json(path: Path) -> Any:
 
 def _shape(network: UNet) -> dict[str, Any]:
     """What the report says of a network."""
-    widths = [network.head.out_channels, *(each.out_channels for each in network.down)]
+    widths = [WAYS * each.out_channels for each in (network.head, *network.down)]
     parameters = sum(each.numel() for each in network.parameters())
     return {"widths": widths, "blocks": len(network.bottom), "parameters": parameters}
 
@@ -183,7 +183,7 @@ def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
         f"bestmodel.pth, run {number}": {
             "mean": run["psnr"],
             "deviation": 0,
-            "rotations": run["psnr_rotations"],
+            "rotations": run["psnr"],  # an equivariant network answers what is turned alike
         }
         for number, run in enumerate(content["weights"], 1)
     }

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import Model, UNet, atomic_write, muon_and_adamw, self_ensemble, tqdm, training
+from ...model import Model, UNet, atomic_write, muon_and_adamw, tqdm, training
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr
@@ -25,6 +25,7 @@ from .networks import (
     initialised,
     normalised_unet,
     plain_unet,
+    untied,
 )
 
 
@@ -57,8 +58,9 @@ ORIGINAL = {
     "low_precision": False,
 }
 LOW_PRECISION = ORIGINAL | {"low_precision": True}
-COSINE = {"loss": F.mse_loss, "optimizers": adamw, "augment": False, "swap": False}
-AUGMENTED = {"loss": F.mse_loss, "optimizers": adamw}
+BATCH_64 = {"batch_size": 64}
+AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
+COSINE = AUGMENTED | {"augment": False, "swap": False}
 
 STUDIES: dict[str, dict[str, Setting]] = {
     # The original report's questions, asked of its own network and way of training.
@@ -99,34 +101,36 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "bfloat16, channels-last": Setting(AppendixUNet, LOW_PRECISION),
         "batch 64, AdamW 2e-3, cosine": Setting(AppendixUNet, COSINE),
         "turned, mirrored, swapped": Setting(AppendixUNet, AUGMENTED),
-        "residual U-Net": Setting(UNet, AUGMENTED),
-        "Muon": Setting(UNet, {"loss": F.mse_loss}),
-        "logarithmic loss": Setting(),
-        # No Noise2Noise, but what it leaves on the table.
-        "clean targets": Setting(options={"swap": False}, file="oracle_data.pkl"),
+        "residual U-Net": Setting(untied, AUGMENTED),
+        "Muon": Setting(untied, BATCH_64 | {"loss": F.mse_loss}),
+        "logarithmic loss": Setting(untied, BATCH_64),
+        "equivariant": Setting(options=BATCH_64),
+        "batches of 32": Setting(),
+        # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
+        "clean targets": Setting(untied, BATCH_64 | {"swap": False}, file="oracle_data.pkl"),
     },
-    # This project's way but for one change a line.
+    # "logarithmic loss" of the path but for one change a line.
     "changes": {
-        "none": Setting(),
-        "widths 64, 128": Setting(partial(UNet, (64, 128))),
-        "widths 48, 128": Setting(partial(UNet, (48, 128))),
-        "widths 48, 96, 192": Setting(partial(UNet, (48, 96, 192))),
-        "widths 48, 96, two blocks": Setting(partial(UNet, (48, 96), 2)),
-        "no residual blocks": Setting(plain_unet),
-        "batch normalisation": Setting(normalised_unet),
-        "plain residual CNN, 8 layers": Setting(ResidualCNN),
-        "weights averaged (0.98)": Setting(Averaged),
-        "AdamW throughout": Setting(options={"optimizers": adamw}),
-        "Muon × 2.5": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=2.5)}),
-        "Muon × 10": Setting(options={"optimizers": partial(muon_and_adamw, muon_factor=10)}),
-        "learning rate 1e-3": Setting(options={"learning_rate": 1e-3}),
-        "learning rate 4e-3": Setting(options={"learning_rate": 4e-3}),
-        "batch 32": Setting(options={"batch_size": 32}),
-        "batch 128": Setting(options={"batch_size": 128}),
-        "mean squared error": Setting(options={"loss": F.mse_loss}),
-        "not turned or mirrored": Setting(options={"augment": False}),
-        "not swapped": Setting(options={"swap": False}),
-        "a quarter of the pairs, four times": Setting(part=0.25),
+        "none": Setting(untied, BATCH_64),
+        "widths 64, 128": Setting(partial(untied, (64, 128)), BATCH_64),
+        "widths 48, 128": Setting(partial(untied, (48, 128)), BATCH_64),
+        "widths 48, 96, 192": Setting(partial(untied, (48, 96, 192)), BATCH_64),
+        "widths 48, 96, two blocks": Setting(partial(untied, (48, 96), 2), BATCH_64),
+        "no residual blocks": Setting(plain_unet, BATCH_64),
+        "batch normalisation": Setting(normalised_unet, BATCH_64),
+        "plain residual CNN, 8 layers": Setting(ResidualCNN, BATCH_64),
+        "weights averaged (0.98)": Setting(Averaged, BATCH_64),
+        "AdamW throughout": Setting(untied, BATCH_64 | {"optimizers": adamw}),
+        "Muon × 2.5": Setting(untied, BATCH_64 | {"optimizers": partial(muon_and_adamw, muon_factor=2.5)}),
+        "Muon × 10": Setting(untied, BATCH_64 | {"optimizers": partial(muon_and_adamw, muon_factor=10)}),
+        "learning rate 1e-3": Setting(untied, BATCH_64 | {"learning_rate": 1e-3}),
+        "learning rate 4e-3": Setting(untied, BATCH_64 | {"learning_rate": 4e-3}),
+        "batch 32": Setting(untied, {"batch_size": 32}),
+        "batch 128": Setting(untied, {"batch_size": 128}),
+        "mean squared error": Setting(untied, BATCH_64 | {"loss": F.mse_loss}),
+        "not turned or mirrored": Setting(untied, BATCH_64 | {"augment": False}),
+        "not swapped": Setting(untied, BATCH_64 | {"swap": False}),
+        "a quarter of the pairs, four times": Setting(untied, BATCH_64, part=0.25),
     },
 }
 
@@ -224,10 +228,10 @@ def run(
 def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, *, ensemble: bool = False) -> float:
     """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands.
 
-    ensemble: of the mean of two answers, as `predict` gives it; else of a single one.
+    ensemble: of the mean of two answers, to a picture and to the same turned by 180°; else of a single one.
     """
     device = next(network.parameters()).device
-    answer = partial(self_ensemble, network) if ensemble else network
+    answer = partial(_self_ensemble, network) if ensemble else network
     network.eval()
     scores = [
         psnr(answer(images.to(device, torch.float32)).clamp(0, 255).cpu(), target)
@@ -235,3 +239,8 @@ def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, *, ensemble: boo
     ]
     network.train()
     return torch.cat(scores).mean().item()
+
+
+def _self_ensemble(network: nn.Module, images: Tensor) -> Tensor:
+    one, other = network(images), network(images.flip(-2, -1))
+    return (one + other.flip(-2, -1)) / 2
