@@ -62,6 +62,12 @@ BATCH_64 = {"batch_size": 64}
 AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
 COSINE = AUGMENTED | {"augment": False, "swap": False}
 
+
+def ordinary(network: Callable[[], nn.Module] = untied, **options: Any) -> Setting:
+    """This project before its last two steps: ordinary convolutions, batches of 64; `options` change it."""
+    return Setting(network, BATCH_64 | options)
+
+
 STUDIES: dict[str, dict[str, Setting]] = {
     # The original report's questions, asked of its own network and way of training.
     "models": {
@@ -102,35 +108,35 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "batch 64, AdamW 2e-3, cosine": Setting(AppendixUNet, COSINE),
         "turned, mirrored, swapped": Setting(AppendixUNet, AUGMENTED),
         "residual U-Net": Setting(untied, AUGMENTED),
-        "Muon": Setting(untied, BATCH_64 | {"loss": F.mse_loss}),
-        "logarithmic loss": Setting(untied, BATCH_64),
+        "Muon": ordinary(loss=F.mse_loss),
+        "logarithmic loss": ordinary(),
         "equivariant": Setting(options=BATCH_64),
         "batches of 32": Setting(),
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
-        "clean targets": Setting(untied, BATCH_64 | {"swap": False}, file="oracle_data.pkl"),
+        "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
     },
     # "logarithmic loss" of the path but for one change a line.
     "changes": {
-        "none": Setting(untied, BATCH_64),
-        "widths 64, 128": Setting(partial(untied, (64, 128)), BATCH_64),
-        "widths 48, 128": Setting(partial(untied, (48, 128)), BATCH_64),
-        "widths 48, 96, 192": Setting(partial(untied, (48, 96, 192)), BATCH_64),
-        "widths 48, 96, two blocks": Setting(partial(untied, (48, 96), 2), BATCH_64),
-        "no residual blocks": Setting(plain_unet, BATCH_64),
-        "batch normalisation": Setting(normalised_unet, BATCH_64),
-        "plain residual CNN, 8 layers": Setting(ResidualCNN, BATCH_64),
-        "weights averaged (0.98)": Setting(Averaged, BATCH_64),
-        "AdamW throughout": Setting(untied, BATCH_64 | {"optimizers": adamw}),
-        "Muon × 2.5": Setting(untied, BATCH_64 | {"optimizers": partial(muon_and_adamw, muon_factor=2.5)}),
-        "Muon × 10": Setting(untied, BATCH_64 | {"optimizers": partial(muon_and_adamw, muon_factor=10)}),
-        "learning rate 1e-3": Setting(untied, BATCH_64 | {"learning_rate": 1e-3}),
-        "learning rate 4e-3": Setting(untied, BATCH_64 | {"learning_rate": 4e-3}),
-        "batch 32": Setting(untied, {"batch_size": 32}),
-        "batch 128": Setting(untied, {"batch_size": 128}),
-        "mean squared error": Setting(untied, BATCH_64 | {"loss": F.mse_loss}),
-        "not turned or mirrored": Setting(untied, BATCH_64 | {"augment": False}),
-        "not swapped": Setting(untied, BATCH_64 | {"swap": False}),
-        "a quarter of the pairs, four times": Setting(untied, BATCH_64, part=0.25),
+        "none": ordinary(),
+        "widths 64, 128": ordinary(partial(untied, (64, 128))),
+        "widths 48, 128": ordinary(partial(untied, (48, 128))),
+        "widths 48, 96, 192": ordinary(partial(untied, (48, 96, 192))),
+        "widths 48, 96, two blocks": ordinary(partial(untied, (48, 96), 2)),
+        "no residual blocks": ordinary(plain_unet),
+        "batch normalisation": ordinary(normalised_unet),
+        "plain residual CNN, 8 layers": ordinary(ResidualCNN),
+        "weights averaged (0.98)": ordinary(Averaged),
+        "AdamW throughout": ordinary(optimizers=adamw),
+        "Muon × 2.5": ordinary(optimizers=partial(muon_and_adamw, muon_factor=2.5)),
+        "Muon × 10": ordinary(optimizers=partial(muon_and_adamw, muon_factor=10)),
+        "learning rate 1e-3": ordinary(learning_rate=1e-3),
+        "learning rate 4e-3": ordinary(learning_rate=4e-3),
+        "batch 32": ordinary(batch_size=32),
+        "batch 128": ordinary(batch_size=128),
+        "mean squared error": ordinary(loss=F.mse_loss),
+        "not turned or mirrored": ordinary(augment=False),
+        "not swapped": ordinary(swap=False),
+        "a quarter of the pairs, four times": ordinary()._replace(part=0.25),
     },
 }
 
