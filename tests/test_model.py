@@ -498,7 +498,7 @@ def test_batching_changes_nothing(pretrained, val_data):
 def test_tiling_changes_nothing(monkeypatch, size):
     torch.manual_seed(0)
     model = Model()
-    model.network = UNet((8, 16), blocks=4).to(model.device)  # of the shipped one's reach
+    model.network = UNet((8, 16), blocks=10).to(model.device)  # of the shipped one's reach
     torch.nn.init.normal_(model.network.tail.weight, std=0.05)
     x = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     whole = model.predict(x)
