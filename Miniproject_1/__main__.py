@@ -260,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--start", type=Path, metavar="WEIGHTS", help="go on from these, of as many blocks or fewer"
     )
+    pretrain.add_argument(
+        "--mean", action="store_true", help="write the mean of the first weights and the last"
+    )
     pretrain.add_argument("--out", type=Path, required=True, help="file for the weights, overwritten")
 
     bench = command(_bench, "speed and memory on this machine", "data --out bench.json")

@@ -80,6 +80,21 @@ def test_pretrain_goes_on_from_given_weights_and_adds_blocks(data, tmp_path, run
     assert code == 1 and len(told.err.splitlines()) == 1 and "large.pth" in told.err
 
 
+def test_pretrain_takes_the_mean_of_the_first_and_the_last_weights(data, tmp_path, run_here):
+    shape = ("--widths", 8, 16, "--blocks", 1, "--epochs", 1)
+    start = ("--start", tmp_path / "first.pth")
+    runs = {"first": (), "last": start, "mean": (*start, "--mean")}
+    for name, options in runs.items():
+        assert run_here("pretrain", data, *shape, *options, "--out", tmp_path / f"{name}.pth")[0] == 0
+    first, last, mean = (torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in runs)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (first[name] + last[name]) / 2)
+    assert any(not torch.equal(first[name], last[name]) for name in mean)
+
+    code, told = run_here("pretrain", data, *shape, "--mean", "--out", tmp_path / "new.pth")
+    assert code == 1 and "--start" in told.err and not (tmp_path / "new.pth").exists()
+
+
 def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch, run_here, tmp_path):
     for name, pair, number in (("train_data", train_data, 64), ("val_data", val_data, 16)):
         torch.save(tuple(part[:number].clone() for part in pair), tmp_path / f"{name}.pkl")

@@ -24,15 +24,21 @@ def pretrain(
     widths: Sequence[int],
     blocks: int,
     start: Path | None = None,
+    mean: bool = False,
 ) -> None:
     """Train a `UNet(widths, blocks)` on `data/train_data.pkl` and write its `state_dict` to `out`.
 
-    From scratch, or from the weights in `start`, to which blocks may be added. The pictures of a pair are
-    not swapped, so the first ones may carry any noise. `data/val_data.pkl` is only measured on, after
-    each epoch. The weights so far are kept in `out` + '.part', so that `out` is only ever a finished
-    run's. Prints all it takes to run it again, and at the end what the report tells of it, as JSON.
-    Raises `ValueError` where `start` holds no such network with as many blocks or fewer.
+    From scratch, or from the weights in `start`, to which blocks may be added. With `mean` the result is the
+    mean of the first weights and the last, which can be better than both (Wortsman et al. 2022,
+    arXiv 2203.05482, average fine-tuned weights). The pictures of a pair are not swapped, so the first ones
+    may carry any noise. `data/val_data.pkl` is only measured on, after each epoch. The weights so far are
+    kept in `out` + '.part', so that `out` is only ever a finished run's. Prints all it takes to run it again,
+    and at the end what the report tells of it, as JSON.
+    Raises `ValueError` where `start` holds no such network with as many blocks or fewer, and for a `mean`
+    without `start`.
     """
+    if mean and start is None:
+        raise ValueError("--mean: of the weights in --start and the last ones, but --start was not given")
     noisy_a, noisy_b = load_images(data / "train_data.pkl")
     noisy, clean = load_images(data / "val_data.pkl")
     refuse_unwritable(out)
@@ -45,6 +51,7 @@ def pretrain(
         model.load(start)
         _grow(model.network, network, start)
     model.network = network.to(model.device)
+    first = [weight.detach().clone() for weight in network.parameters()]
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
     print(
@@ -60,6 +67,10 @@ def pretrain(
     for epoch, loss, _ in training(model.network, [pairs], epochs, learning_rate=learning_rate, swap=False):
         if loss is not None:
             seconds = time.perf_counter() - begin
+            if mean and epoch == epochs:
+                with torch.no_grad():
+                    for weight, before in zip(model.network.parameters(), first, strict=True):
+                        weight.lerp_(before, 0.5)
             with atomic_write(part) as file:
                 torch.save(model.network.state_dict(), file)
             score = psnr(model.predict(noisy), clean).mean()
