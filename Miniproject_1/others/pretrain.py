@@ -51,7 +51,7 @@ def pretrain(
         model.load(start)
         _grow(model.network, network, start)
     model.network = network.to(model.device)
-    first = [weight.detach().clone() for weight in network.parameters()]
+    first = {name: weight.clone() for name, weight in network.state_dict().items()}
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
     print(
@@ -68,9 +68,8 @@ def pretrain(
         if loss is not None:
             seconds = time.perf_counter() - begin
             if mean and epoch == epochs:
-                with torch.no_grad():
-                    for weight, before in zip(model.network.parameters(), first, strict=True):
-                        weight.lerp_(before, 0.5)
+                for name, weight in network.state_dict().items():
+                    weight.lerp_(first[name], 0.5)
             with atomic_write(part) as file:
                 torch.save(model.network.state_dict(), file)
             score = psnr(model.predict(noisy), clean).mean()
