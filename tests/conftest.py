@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from Miniproject_1 import Model
+from Miniproject_1.__main__ import main
 from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +55,17 @@ def canary(tmp_path):
             return Path.touch, (path,)
 
     return Hostile(), path
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """A command in this process, where starting one is not what is tested: exit code, what it told."""
+
+    def run_here(*arguments):
+        monkeypatch.setattr("sys.argv", ["Miniproject_1", *map(str, arguments)])
+        return main(), capsys.readouterr()
+
+    return run_here
 
 
 @contextmanager

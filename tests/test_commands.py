@@ -14,21 +14,9 @@ import Miniproject_1.others.bench as bench_module
 import Miniproject_1.others.evaluate as evaluate_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
-from Miniproject_1.__main__ import main
 from Miniproject_1.model import UNet, tqdm
 from Miniproject_1.others.evaluate import evaluate
 from Miniproject_1.others.psnr import psnr as psnr_of
-
-
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """A command in this process, where starting one is not what is tested: exit code, what it told."""
-
-    def run_here(*arguments):
-        monkeypatch.setattr("sys.argv", ["Miniproject_1", *map(str, arguments)])
-        return main(), capsys.readouterr()
-
-    return run_here
 
 
 def test_demo_writes_the_picture_it_names(tmp_path):
