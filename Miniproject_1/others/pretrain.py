@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def pretrain(
         model.load(start)
         _grow(model.network, network, start)
     model.network = network.to(model.device)
-    first = {name: weight.clone() for name, weight in network.state_dict().items()}
+    first = deepcopy(network.state_dict())
     parameters = sum(each.numel() for each in model.network.parameters())
     print(describe_machine(model.device))
     print(
