@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from itertools import islice, pairwise, product
 from pathlib import Path
@@ -271,7 +272,7 @@ class LastGood:
     """The weights that a training falls back on when one of them, or a loss, becomes NaN or infinite."""
 
     def __init__(self, network: nn.Module, step: int) -> None:
-        self.network, self.step, self.weights = network, step, _copy(network)
+        self.network, self.step, self.weights = network, step, deepcopy(network.state_dict())
         self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since
 
     def check(self) -> list[float]:
@@ -287,7 +288,7 @@ class LastGood:
                 f"{self.unchecked[first][1]:.3g}; the network has the weights of step {self.step} again"
             )
         self.step += len(losses)
-        self.weights = _copy(self.network)
+        self.weights = deepcopy(self.network.state_dict())
         self.unchecked.clear()
         return losses
 
@@ -441,10 +442,6 @@ def _batches(
 
 def _groups(descents: list[torch.optim.Optimizer]) -> Iterator[dict[str, Any]]:
     return (group for each in descents for group in each.param_groups)
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _finite(network: nn.Module) -> bool:

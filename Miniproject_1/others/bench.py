@@ -90,12 +90,15 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
 
 
 def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> dict[str, Any]:
-    """Pairs a second of the original way, of its network in this project's loop, and of this project."""
+    """Pairs a second of the original way, of its network in this project's loop, and of this project.
+
+    Its network is fed batches of the original's size in both, so that a step is of as many pairs.
+    """
     few = train_data[0][:TIMED], train_data[1][:TIMED]
     first = few[0][:640], few[1][:640]
     ways: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         "original": (AppendixUNet, ORIGINAL),
-        "appendix's U-Net, this loop": (AppendixUNet, {}),
+        "appendix's U-Net, this loop": (AppendixUNet, {"batch_size": ORIGINAL["batch_size"]}),
         "this project": (UNet, {}),
     }
     rates = {}
