@@ -483,6 +483,18 @@ def test_a_turned_picture_gives_the_turned_answer(pretrained, val_data, width, m
             assert (turned - answer).abs().max() < 10 * GREY_LEVEL, way
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_thin_picture_gets_the_same_answer_upright_lying_and_in_float32(
+    pretrained, val_data, width, monkeypatch
+):
+    tall = torch.cat(val_data[0][:4].split(1), 2)[..., :width]
+    answer = pretrained.predict(tall)
+    assert (answer - tall).abs().max() > 10
+    assert torch.equal(answer, pretrained.predict(tall.mT).mT)
+    monkeypatch.setattr(model_module, "bfloat16", lambda device: False)
+    assert (answer - pretrained.predict(tall)).abs().max() < 4
+
+
 def test_a_network_that_no_eight_share_is_refused():
     with pytest.raises(ValueError, match=r"widths: .*\(48, 90\)"):
         UNet((48, 90))
