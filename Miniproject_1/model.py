@@ -186,8 +186,8 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[3] <= self.stride < images.shape[2]:
-            # The same answer, lying down: in bfloat16 on AMX, PyTorch's strided convolutions give garbage where
-            # what they make is one column wide (seen in 2.14), but not where it is one row high.
+            # The same answer, lying down: in bfloat16 on AMX, PyTorch's strided convolutions give garbage
+            # where what they make is one column wide (seen in 2.14), but not where it is one row high.
             return self.forward(images.mT.clone(memory_format=torch.channels_last)).mT
         x = self.head(pad(images, self.stride) / 255 - 0.5)
         skips = []
