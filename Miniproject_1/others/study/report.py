@@ -148,7 +148,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def curves(settings: dict[str, Runs]) -> Figure:
     """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(1.08)
+    figure, axes = _figure(1.03)
     for index, (label, runs) in enumerate(settings.items()):
         after = _summary(runs)["after"]
         epochs = range(1, len(after) + 1)

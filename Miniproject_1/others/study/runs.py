@@ -61,6 +61,7 @@ LOW_PRECISION = ORIGINAL | {"low_precision": True}
 BATCH_64 = {"batch_size": 64}
 AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
 COSINE = AUGMENTED | {"augment": False, "swap": False}
+UNSWAPPED = Setting(options={"swap": False})
 
 
 def ordinary(network: Callable[[], nn.Module] = untied, **options: Any) -> Setting:
@@ -114,6 +115,12 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "batches of 32": Setting(),
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
         "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
+    },
+    # What it costs on the course's noise that some inputs carry another, as `bestmodel.pth`'s do.
+    "other_noises": {
+        "no other noise": UNSWAPPED,
+        "one input in fifty": UNSWAPPED._replace(file="one_in_fifty/train_data.pkl"),
+        "one input in twenty": UNSWAPPED._replace(file="one_in_twenty/train_data.pkl"),
     },
     # "logarithmic loss" of the path but for one change a line.
     "changes": {
