@@ -27,9 +27,16 @@ sys.path.insert(0, str(HERE))
 from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs  # noqa: E402
 from Miniproject_1.others.psnr import psnr  # noqa: E402
 
-SECONDS_AN_EPOCH = 300  # the course's limit, for 50,000 pairs on its own machine
+SECONDS_AN_EPOCH = 300  # the course's limit, for 50,000 pairs on a CPU
 PAIRS_AN_EPOCH = 50_000
 GAIN = 3  # dB by which the pretrained model must beat its input
+SPOILT = 0.5  # dB that an epoch may cost the pretrained model, at most
+ROWS = NOISY, PRETRAINED, PRETRAINED_AFTER, NEW_AFTER = (
+    "noisy input",
+    "pretrained",
+    "pretrained, after one epoch",
+    "new model, after one epoch",
+)
 
 
 class Contract(unittest.TestCase):
@@ -38,7 +45,7 @@ class Contract(unittest.TestCase):
     project: Path
     train_data: tuple[torch.Tensor, torch.Tensor]
     val_data: tuple[torch.Tensor, torch.Tensor]
-    results: dict[str, str]
+    results: dict[str, tuple[float, float | None]]  # row of the table -> PSNR, seconds of training
 
     def setUp(self) -> None:
         torch.manual_seed(0)
@@ -85,36 +92,61 @@ class Contract(unittest.TestCase):
     def test_2_model_instantiates(self) -> None:
         self.model(pretrained=False)
 
+    def train_an_epoch(self, model, row: str) -> float:
+        """Train for one epoch, score, and add both to the table; the PSNR in dB."""
+        noisy_a, noisy_b = self.train_data
+        start = time.perf_counter()
+        model.train(noisy_a, noisy_b, 1)
+        seconds = time.perf_counter() - start
+        score = self.val_psnr(model)
+        self.results[row] = score, seconds
+        return score
+
     def test_3_shape_and_range(self) -> None:
-        output = self.predict(self.model(pretrained=True), 255 * torch.rand(1, 3, 512, 512))
+        output = self.predict(self.model(pretrained=False), 255 * torch.rand(1, 3, 512, 512))
         if output.max() <= 1:
             warn(f"the output looks like [0, 1]: its maximum is {output.max():.3f}; [0, 255] is expected")
 
     def test_4_pretrained(self) -> None:
         noisy = psnr(*self.val_data).mean().item()
-        self.results["noisy input"] = f"{noisy:6.2f} dB"
         score = self.val_psnr(self.model(pretrained=True))
-        self.results["pretrained"] = f"{score:6.2f} dB"
+        self.results[NOISY], self.results[PRETRAINED] = (noisy, None), (score, None)
         self.assertGreaterEqual(score, noisy + GAIN, f"must beat its input by {GAIN} dB")
 
-    def test_5_training(self) -> None:
-        model, (noisy_a, noisy_b) = self.model(pretrained=False), self.train_data
-        start = time.perf_counter()
-        model.train(noisy_a, noisy_b, 1)
-        seconds = time.perf_counter() - start
-        self.results["one epoch takes"] = (
-            f"{seconds:6.1f} s for {len(noisy_a):,} pairs: at that rate "
-            f"{seconds * PAIRS_AN_EPOCH / len(noisy_a):.0f} s for {PAIRS_AN_EPOCH:,} "
-            f"(the course allows {SECONDS_AN_EPOCH})"
-        )
-        score = self.val_psnr(model)
-        self.results["after one epoch"] = f"{score:6.2f} dB"
+    def test_5_pretrained_after_an_epoch(self) -> None:
+        model = self.model(pretrained=True)
+        before = self.val_psnr(model)
+        score = self.train_an_epoch(model, PRETRAINED_AFTER)
+        self.assertGreater(score, before - SPOILT, "an epoch of training must not spoil the pretrained model")
+
+    def test_6_new_model_after_an_epoch(self) -> None:
+        score = self.train_an_epoch(self.model(pretrained=False), NEW_AFTER)
         noisy = psnr(*self.val_data).mean().item()
         self.assertGreater(score, noisy, "one epoch of training must beat the noisy input")
 
 
 def warn(message: str) -> None:
     print(f"WARNING: {message}", flush=True)
+
+
+def print_table(
+    project: str, results: dict[str, tuple[float, float | None]], pairs: int, images: int
+) -> None:
+    """PSNR on so many images, and what an epoch takes, from training on so many pairs."""
+    rate = "" if pairs == PAIRS_AN_EPOCH else f", at the rate of {pairs:,}"
+    print(f"\n{project}, {images:,} validation images, PyTorch {torch.__version__}")
+    print(f"  {'':28s}     PSNR   seconds for {PAIRS_AN_EPOCH:,} pairs{rate}")
+    for row in ROWS:
+        score, seconds = results.get(row, (None, None))
+        line = f"  {row:28s} {'       -' if score is None else f'{score:5.2f} dB'}"
+        if seconds is not None:
+            epoch = seconds * PAIRS_AN_EPOCH / pairs
+            line += f"   {epoch:7.1f} (the course allows {SECONDS_AN_EPOCH})"
+            if epoch > SECONDS_AN_EPOCH:
+                warn(
+                    f"{row}: {epoch:.0f} s for {PAIRS_AN_EPOCH:,} pairs here, {SECONDS_AN_EPOCH} are allowed"
+                )
+        print(line)
 
 
 def main() -> int:
@@ -146,9 +178,7 @@ def main() -> int:
     Contract.project, Contract.results = project, {}
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(Contract)
     outcome = unittest.TextTestRunner(verbosity=2).run(suite)
-    print(f"\n{project.name}, {len(Contract.val_data[0]):,} validation images, PyTorch {torch.__version__}")
-    for row in ("noisy input", "pretrained", "after one epoch", "one epoch takes"):
-        print(f"  {row:16s} {Contract.results.get(row, '     -')}")
+    print_table(project.name, Contract.results, len(Contract.train_data[0]), len(Contract.val_data[0]))
     return 0 if outcome.wasSuccessful() else 1
 
 

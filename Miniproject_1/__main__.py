@@ -88,9 +88,7 @@ def _shots(**options: Any) -> None:
 
 
 def _pretrain(**options: Any) -> None:
-    from .others.pretrain import pretrain
-
-    pretrain(**options)
+    _train(swap=False, **options)
 
 
 def _bench(**options: Any) -> None:
@@ -148,40 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "train on noisy pairs; can be stopped and gone on with",
         "first_shots second_shots -o model.pth",
     )
-    train.add_argument(
-        "data",
-        metavar="DATA",
-        type=Path,
-        nargs="+",
-        help="two folders of pictures that match by name, the first and the second shot of each scene; or a "
-        "folder of train_data*.pkl, or one such file",
-    )
-    train.add_argument(
-        "-o",
-        "--out",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="for the model; the curve goes beside it",
-    )
-    train.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
-    train.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-    train.add_argument(
-        "--batch-size",
-        type=_whole_number(1),
-        default=argparse.SUPPRESS,
-        help="over all processes (default: as in Model.train)",
-    )
-    train.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
-    train.add_argument("--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training")
-    train.add_argument(
-        "--patience",
-        type=_whole_number(1),
-        metavar="EPOCHS",
-        help="stop after so many without a better score on what is kept back, with the best one's weights",
-    )
-    train.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
-    _add_device(train)
+    _add_training(train)
 
     evaluate = command(_evaluate, "PSNR and SSIM beside those of scikit-image's denoisers", "data")
     evaluate.add_argument(
@@ -224,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     pairs.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     pairs.add_argument(
+        "--crop",
+        type=int,
+        metavar="SIZE",
+        help="parts of the photographs: SIZE×SIZE blocks of the course's 8×8 pixels (default: the whole)",
+    )
+    pairs.add_argument(
         "--shots",
         type=int,
         default=1,
@@ -248,27 +219,17 @@ def _parser() -> argparse.ArgumentParser:
     noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
     shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
 
-    pretrain = command(_pretrain, "make bestmodel.pth again", "data --out weights.pth")
-    pretrain.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
-    pretrain.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
-    pretrain.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-    pretrain.add_argument("--learning-rate", type=float, default=2e-3, help="default %(default)s")
-    pretrain.add_argument(
-        "--widths", type=int, nargs="+", default=[48, 96], help="of the levels (default 48 96)"
+    pretrain = command(
+        _pretrain,
+        "train as bestmodel.pth was: on pairs of which only the second picture's noise must have zero mean",
+        "data -o weights.pth",
     )
-    pretrain.add_argument("--blocks", type=int, default=4, help="a level and side (default %(default)s)")
-    pretrain.add_argument(
-        "--start", type=Path, metavar="WEIGHTS", help="go on from these, of as many blocks or fewer"
-    )
-    pretrain.add_argument(
-        "--mean", action="store_true", help="write the mean of the first weights and the last"
-    )
-    pretrain.add_argument("--out", type=Path, required=True, help="file for the weights, overwritten")
+    _add_training(pretrain)
 
     bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     bench.add_argument(
-        "parts", metavar="PART", nargs="*", help="training, prediction, target, memory (default: all)"
+        "parts", metavar="PART", nargs="*", help="training, prediction, busy, target, memory (default: all)"
     )
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(
@@ -305,6 +266,45 @@ def _whole_number(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        nargs="+",
+        help="two folders of pictures that match by name, the first and the second shot of each scene; or a "
+        "folder of train_data*.pkl, or one such file",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="for the model; the curve goes beside it",
+    )
+    parser.add_argument("--epochs", type=_whole_number(1), default=5, help="default %(default)s")
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
+    parser.add_argument(
+        "--batch-size",
+        type=_whole_number(1),
+        default=argparse.SUPPRESS,
+        help="over all processes (default: as in Model.train)",
+    )
+    parser.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
+    parser.add_argument(
+        "--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training"
+    )
+    parser.add_argument(
+        "--patience",
+        type=_whole_number(1),
+        metavar="EPOCHS",
+        help="stop after so many without a better score on what is kept back, with the best one's weights",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
+    _add_device(parser)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

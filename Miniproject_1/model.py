@@ -10,29 +10,32 @@ Images are N×3×H×W with values in [0, 255] at every public door.
 
 import math
 import os
-import re
 import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from threading import Barrier
+from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 try:
     from tqdm import tqdm
 except ModuleNotFoundError:
     tqdm = None
+
+Result = TypeVar("Result")
 
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
@@ -41,13 +44,14 @@ BATCH_SIZE = 32
 COLOURS = 3
 WAYS = 8  # in which `dihedral` turns a picture
 LEVELS = 8  # of a network from a file: each doubles what pictures are padded to
-FORMAT = 2  # of the files that Model.save writes
+FORMAT = 3  # of the files that Model.save writes
 LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 TILE = 512  # predict cuts larger pictures into tiles of this many pixels a side ...
 PIXELS_AT_ONCE = 2**14  # ... and batches into parts of about so many pixels, or of one tile;
 MORE_ON_A_GPU = 32  # times as many there, to keep it busy
+MOST_AT_ONCE = 8  # parts that are computed side by side, so that memory is bounded on many cores too
 
 # ------------------------------------------------------------------------------------------------
 # The network
@@ -137,7 +141,7 @@ class UNet(nn.Module):
     """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, floating point in [0, 255] both ways.
 
     widths: channels on each level, from fine to coarse, in groups of eight; blocks: residual blocks on each
-    level and side. The defaults are what learns most in the few minutes that the course gives a CPU.
+    level and side. The defaults are what learns most in the five minutes that the course gives a CPU.
     Raises `ValueError` for widths that are no multiples of 8.
 
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
@@ -147,7 +151,7 @@ class UNet(nn.Module):
     multiples, a flipped or transposed picture gives the flipped or transposed answer.
     """
 
-    def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 1) -> None:
+    def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 2) -> None:
         super().__init__()
         if any(width % WAYS for width in widths):
             raise ValueError(f"widths: expected multiples of {WAYS}, got {tuple(widths)}")
@@ -223,40 +227,46 @@ def log_mse(guess: Tensor, target: Tensor) -> Tensor:
     return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
 
 
-def muon_and_adamw(
-    network: nn.Module, learning_rate: float, muon_factor: float = MUON_FACTOR
-) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the convolutions between the first and the last, AdamW for the rest.
+class KernelMuon(torch.optim.Muon):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for whole kernels of convolutions.
 
-    The rest are those two, the transposed convolutions and the biases. Muon's rate is `muon_factor` times
-    AdamW's.
+    PyTorch's takes matrices. Each step lends it every kernel as one, with a row for each output channel, and
+    takes back the part that an equivariant convolution stores: a row of eight.
     """
-    hidden = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
-    rest = [each for each in network.parameters() if not any(each is layer.weight for layer in hidden)]
-    adamw = torch.optim.AdamW(rest, learning_rate, betas=(0.9, 0.95), weight_decay=0, fused=True)
-    if not hidden:
-        return [adamw]
-    # PyTorch's Muon takes matrices: whole kernels with a row for each output, filled in before each step.
-    matrices = [_kernel(layer, layer.weight.detach()) for layer in hidden]
-    muon = torch.optim.Muon(matrices, muon_factor * learning_rate, weight_decay=0)
 
-    def take_weights(*_) -> None:
-        for matrix, layer in zip(matrices, hidden, strict=True):
+    def __init__(self, layers: Sequence[nn.Conv2d], learning_rate: float) -> None:
+        self.layers = layers
+        self.matrices = [_kernel(layer, layer.weight.detach()) for layer in layers]
+        super().__init__(self.matrices, learning_rate, weight_decay=0)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for matrix, layer in zip(self.matrices, self.layers, strict=True):
             matrix.copy_(_kernel(layer, layer.weight))
             matrix.grad = None if layer.weight.grad is None else _kernel(layer, layer.weight.grad)
-
-    def give_weights(*_) -> None:
-        for matrix, layer in zip(matrices, hidden, strict=True):
+        super().step()
+        for matrix, layer in zip(self.matrices, self.layers, strict=True):
             layer.weight.copy_(matrix[:: len(matrix) // len(layer.weight)].view_as(layer.weight))
-
-    muon.register_step_pre_hook(torch.no_grad()(take_weights))
-    muon.register_step_post_hook(torch.no_grad()(give_weights))
-    return [muon, adamw]
 
 
 def _kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
-    """`layer`'s whole kernel, or its gradient, as a matrix."""
+    """`layer`'s whole kernel, or its gradient, as a matrix of its own."""
     return (in_all_ways(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
+
+
+def muon_and_adamw(
+    network: nn.Module, learning_rate: float, muon_factor: float = MUON_FACTOR
+) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions between the first and the last one, AdamW for all other weights.
+
+    Muon's learning rate is `muon_factor` times AdamW's.
+    """
+    hidden = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
+    others = [
+        weight for weight in network.parameters() if not any(weight is layer.weight for layer in hidden)
+    ]
+    adamw = torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.95), weight_decay=0, fused=True)
+    return [KernelMuon(hidden, muon_factor * learning_rate), adamw] if hidden else [adamw]
 
 
 def warmup_cosine(done: float) -> float:
@@ -264,62 +274,61 @@ def warmup_cosine(done: float) -> float:
     return min(1, done / WARMUP) * (1 + math.cos(math.pi * done)) / 2
 
 
+class Workers:
+    """Threads that compute side by side, each on its share of the cores, and meet when all are done.
+
+    PyTorch's own threads share every single operation and wait for each other in a spin: where another
+    program takes one of the cores, all wait for that one, some hundred times a step.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.cores = max(1, torch.get_num_threads() // number)
+        self.pool = ThreadPoolExecutor(number)
+        if number > 1:
+            started = Barrier(number)
+
+            def start(_: int) -> None:
+                torch.get_num_threads()  # at its first look, a thread takes over for good what is set then
+                started.wait()
+
+            with self.own_cores():
+                list(self.pool.map(start, range(number)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+
+    @contextmanager
+    def own_cores(self) -> Iterator[None]:
+        """Within, this thread too computes on as many cores as each of the others, while they wait."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.cores)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def map(self, function: Callable[..., Result], *arguments: Iterable[Any]) -> Iterator[Result]:
+        """As the built-in `map`, which it is where there is one worker only."""
+        return self.pool.map(function, *arguments) if self.number > 1 else map(function, *arguments)
+
+
 class Progress(NamedTuple):
-    """Where a training stands."""
+    """Where a training stands after a step."""
 
     epoch: int  # 1 ... epochs
-    loss: float | None  # this process's mean over the epoch, after its last step; None after the others
-    state: Callable[[], dict[str, Any]]  # all that it takes to go on: the live tensors, so save it at once
+    loss: float | None  # the mean over the epoch, after its last step; None after the others
 
 
-class LastGood:
-    """The weights that a training falls back on when one of them, or a loss, becomes NaN or infinite."""
+class Training:
+    """Trains `network` in place, on the device it is on, to guess each noisy picture from its twin.
 
-    def __init__(self, network: nn.Module, step: int) -> None:
-        self.network, self.step, self.weights = network, step, deepcopy(network.state_dict())
-        self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since
-
-    def check(self) -> list[float]:
-        """The losses since the last check. Where one or a weight is bad, raise with the last good weights."""
-        # The device is waited for only here.
-        losses = torch.stack([loss for loss, _ in self.unchecked]).tolist() if self.unchecked else []
-        bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
-        if bad or not _finite(self.network):
-            first = bad[0] if bad else len(losses) - 1
-            self.restore()
-            raise FloatingPointError(
-                f"the loss became NaN or infinite at step {self.step + first + 1}, at a learning rate of "
-                f"{self.unchecked[first][1]:.3g}; the network has the weights of step {self.step} again"
-            )
-        self.step += len(losses)
-        self.weights = deepcopy(self.network.state_dict())
-        self.unchecked.clear()
-        return losses
-
-    def restore(self) -> None:
-        self.network.load_state_dict(self.weights)
-
-
-def training(
-    network: nn.Module,
-    shards: Sequence[tuple[Tensor, Tensor]],
-    epochs: int,
-    *,
-    learning_rate: float = LEARNING_RATE,
-    batch_size: int = BATCH_SIZE,
-    loss: Callable[[Tensor, Tensor], Tensor] = log_mse,
-    optimizers: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = muon_and_adamw,
-    schedule: Callable[[float], float] = warmup_cosine,
-    augment: bool = True,
-    swap: bool = True,
-    low_precision: bool = True,
-    state: dict[str, Any] | None = None,
-) -> Generator[Progress, None, None]:
-    """Train `network` in place, on the device it is on, to guess each noisy picture from its twin.
-
-    A generator: it works while it is asked for the next `Progress`, one after each step, the last one of
-    an epoch with its loss, and can be left at any of them. Where `torch.distributed` is initialised, each
-    process takes its share of every batch.
+    Iterating takes a step at a time and gives a `Progress` after each; it can be left after any of them.
+    `state_dict` has all that it takes to go on as if it had never stopped, bit for bit on a CPU. Where
+    `torch.distributed` is initialised, each process takes its part of every batch.
 
     shards: one or more of (noisy_a, noisy_b), each N×3×H×W, two noisy pictures of each scene, values in
         [0, 255]. One at a time is on the device.
@@ -332,120 +341,194 @@ def training(
     swap: let the two pictures of a pair change places. Not for pairs where only the second one's
         noise has zero mean.
     low_precision: channels-last layout, and bfloat16 on devices that compute faster so.
-    state: from a `Progress` of the same training, to go on from there as if it had never stopped.
+    shares: parts of a batch that are computed side by side; by default as many as PyTorch has threads on
+        a CPU, and one on a GPU.
 
-    Raises `ValueError` for less than one epoch, shard or pair a batch and for a `state` of another training,
-    and `FloatingPointError` when the loss or a weight becomes NaN or infinite; the network then has the
+    Raises `ValueError` for less than one epoch, shard or pair a batch, and while iterating
+    `FloatingPointError` when the loss or a weight becomes NaN or infinite; the network then has the
     weights that were last seen to be good, `CHECK_EVERY` steps before at most.
     """
-    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("shards", len(shards))):
-        if number < 1:
-            raise ValueError(f"{name}: expected 1 or more, got {number}")
-    device = next(network.parameters()).device
-    layout = torch.channels_last if low_precision else torch.contiguous_format
-    network.to(memory_format=layout)
-    descents = optimizers(network, learning_rate)
-    for group in _groups(descents):
-        group["initial_lr"] = group["lr"]
-    ranked = dist.is_available() and dist.is_initialized()
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
-    batches = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
-    steps = epochs * batches
-    step, seed = 0, int(_shared(torch.randint(2**48, (), device="cpu"), device))
-    losses: list[float] = []  # of this epoch
-    if state is not None:
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shards: Sequence[tuple[Tensor, Tensor]],
+        epochs: int,
+        *,
+        learning_rate: float = LEARNING_RATE,
+        batch_size: int = BATCH_SIZE,
+        loss: Callable[[Tensor, Tensor], Tensor] = log_mse,
+        optimizers: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = muon_and_adamw,
+        schedule: Callable[[float], float] = warmup_cosine,
+        augment: bool = True,
+        swap: bool = True,
+        low_precision: bool = True,
+        shares: int | None = None,
+    ) -> None:
+        for name, number in (("epochs", epochs), ("batch_size", batch_size), ("shards", len(shards))):
+            if number < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {number}")
+        self.network, self.shards, self.epochs, self.batch_size = network, shards, epochs, batch_size
+        self.learning_rate, self.loss, self.schedule = learning_rate, loss, schedule
+        self.augment, self.swap = augment, swap
+        self.device = next(network.parameters()).device
+        self.bfloat16 = low_precision and bfloat16(self.device)
+        self.layout = torch.channels_last if low_precision else torch.contiguous_format
+        network.to(memory_format=self.layout)
+        self.shares = shares or (torch.get_num_threads() if self.device.type == "cpu" else 1)
+        self.optimizers = optimizers(network, learning_rate)
+        for group in self._parameter_groups():
+            group["initial_lr"] = group["lr"]
+        self.distributed = dist.is_available() and dist.is_initialized()
+        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if self.distributed else (0, 1)
+        self.steps_an_epoch = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
+        self.steps = epochs * self.steps_an_epoch
+        # All processes must shuffle and turn alike, whatever each was seeded with, and start alike.
+        self.seed = int(self._first_processs(torch.randint(2**48, (), device="cpu")))
+        for weight in network.state_dict().values():
+            weight.copy_(self._first_processs(weight))
+        self.step = 0  # steps taken
+        self.losses: list[float] = []  # of this epoch
+        self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since _check
+        self.good_weights = deepcopy(network.state_dict())
+
+    def __iter__(self) -> Generator[Progress, None, None]:
+        try:
+            with Workers(self.shares) as workers:
+                while self.step < self.steps:
+                    yield from self._rest_of_epoch(workers)
+        finally:  # also where Ctrl-C came in the middle of a step
+            self.network.zero_grad()
+            if not _finite(self.network):
+                self.network.load_state_dict(self.good_weights)
+
+    def _rest_of_epoch(self, workers: Workers) -> Generator[Progress, None, None]:
+        done, first = divmod(self.step, self.steps_an_epoch)
+        epoch, start = done + 1, time.perf_counter()
+        label = f"epoch {epoch}/{self.epochs}"
+        if first == 0:
+            self.losses.clear()
+        batches = islice(self._batches(self.seed + epoch), first, None)
+        steps: Iterable[int] = range(first + 1, self.steps_an_epoch + 1)
+        if tqdm and self.rank == 0:
+            steps = tqdm(steps, label, self.steps_an_epoch, initial=first, unit="batch")
+        for number in steps:
+            with workers.own_cores():
+                self._take_step(*next(batches), workers)
+            if number < self.steps_an_epoch:
+                yield Progress(epoch, None)
+        mean_loss = sum(self.losses) / len(self.losses)
+        if tqdm is None and self.rank == 0:
+            print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
+        yield Progress(epoch, mean_loss)
+
+    def _take_step(self, noisy_a: Tensor, noisy_b: Tensor, workers: Workers) -> None:
+        """Forward, backward, set the learning rate, step."""
+        loss, *gradients = self._loss_and_gradients(noisy_a, noisy_b, workers)
+        for weight, gradient in zip(self.network.parameters(), gradients, strict=True):
+            weight.grad = gradient
+        factor = self.schedule((self.step + 0.5) / self.steps)
+        for group in self._parameter_groups():
+            group["lr"] = group["initial_lr"] * factor
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.network.zero_grad()
+        self.step += 1
+        self.unchecked.append((loss, self.learning_rate * factor))
+        if len(self.unchecked) == CHECK_EVERY or self.step % self.steps_an_epoch == 0:
+            self._check()
+
+    def _loss_and_gradients(self, noisy_a: Tensor, noisy_b: Tensor, workers: Workers) -> list[Tensor]:
+        """The mean loss over a batch and each weight's gradient of it."""
+        parameters, whole = list(self.network.parameters()), len(noisy_a)
+
+        def of_share(source: Tensor, target: Tensor) -> list[Tensor]:
+            if len(source) == 0:  # fewer pairs than processes
+                return [torch.zeros((), device=self.device), *map(torch.zeros_like, parameters)]
+            source, target = (each.contiguous(memory_format=self.layout) for each in (source, target))
+            with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16):
+                guess = self.network(source)
+            loss = self.loss(guess / 255, target / 255) * (len(source) / whole)
+            return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+
+        own = slice(self.rank, None, self.processes)
+        shares = workers.map(of_share, *(each[own].chunk(self.shares) for each in (noisy_a, noisy_b)))
+        total = [torch.stack(each).sum(0) for each in zip(*shares, strict=True)]
+        if self.distributed:
+            message = parameters_to_vector(total)
+            dist.all_reduce(message)
+            vector_to_parameters(message, total)
+        return total
+
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, `float32`: each shard in turn, shuffled. The same seed draws the same."""
+        on_device, on_host = (torch.Generator(where).manual_seed(seed) for where in (self.device, "cpu"))
+        for index in torch.randperm(len(self.shards), generator=on_host, device="cpu").tolist():
+            # A shard moves to the device at once, uint8 as uint8: no step touches the host's memory.
+            noisy_a, noisy_b = (_to_device(part, self.device) for part in self.shards[index])
+            order = torch.randperm(len(noisy_a), generator=on_device, device=self.device)
+            for batch in order.split(self.batch_size):
+                a, b = noisy_a[batch], noisy_b[batch]
+                if self.swap:
+                    swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=self.device) < 0.5
+                    a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
+                if (
+                    self.augment
+                ):  # one way for the whole batch, drawn on the host: the device is not waited for
+                    way = int(torch.randint(8, (), generator=on_host, device="cpu"))
+                    a, b = dihedral(a, way), dihedral(b, way)
+                yield a.float(), b.float()
+            del noisy_a, noisy_b  # before the next shard is read
+
+    def _check(self) -> None:
+        """Raise, with the last good weights, where a loss since the last check or a weight is not finite."""
+        # The device is waited for only here.
+        losses = torch.stack([loss for loss, _ in self.unchecked]).tolist() if self.unchecked else []
+        bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+        if bad or not _finite(self.network):
+            first, checked = bad[0] if bad else len(losses) - 1, self.step - len(losses)
+            self.network.load_state_dict(self.good_weights)
+            raise FloatingPointError(
+                f"the loss became NaN or infinite at step {checked + first + 1}, at a learning rate of "
+                f"{self.unchecked[first][1]:.3g}; the network has the weights of step {checked} again"
+            )
+        self.losses += losses
+        self.unchecked.clear()
+        self.good_weights = deepcopy(self.network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on: the live tensors, so save it at once. Raises `FloatingPointError`."""
+        self._check()
+        done = {"step": self.step, "seed": self.seed, "losses": self.losses}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return done | {"network": self.network.state_dict(), "optimizers": optimizers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` of the same training was taken. Raises `ValueError` for another's."""
         try:
             step, seed, losses = int(state["step"]), int(state["seed"]), list(state["losses"])
-            network.load_state_dict(state["network"])
-            for each, saved in zip(descents, state["optimizers"], strict=True):
-                each.load_state_dict(saved)
+            self.network.load_state_dict(state["network"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
         except Exception as reason:  # a stranger's, perhaps
             raise ValueError(f"state: not of such a training: {type(reason).__name__}: {reason}") from reason
-        if not (0 <= step <= steps and _finite(network)):
-            raise ValueError(f"state: expected finite weights and a step of 0 ... {steps}, got step {step}")
-    replica = DistributedDataParallel(network) if ranked else network  # all take the first one's weights
-    last_good = LastGood(network, step)
+        if not (0 <= step <= self.steps and _finite(self.network)):
+            raise ValueError(
+                f"state: expected finite weights and a step of 0 ... {self.steps}, got step {step}"
+            )
+        self.step, self.seed, self.losses = step, seed, losses
+        self.good_weights = deepcopy(self.network.state_dict())
 
-    def now() -> dict[str, Any]:
-        losses.extend(last_good.check())
-        done = {"step": step, "seed": seed, "losses": losses, "network": network.state_dict()}
-        return done | {"optimizers": [each.state_dict() for each in descents]}
+    def _parameter_groups(self) -> Iterator[dict[str, Any]]:
+        return (group for optimizer in self.optimizers for group in optimizer.param_groups)
 
-    try:
-        for epoch in range(step // batches + 1, epochs + 1):
-            label, start = f"epoch {epoch}/{epochs}", time.perf_counter()
-            if step % batches == 0:
-                losses.clear()
-            pairs = _batches(shards, batch_size, device, seed + epoch, augment=augment, swap=swap)
-            pairs = islice(pairs, step % batches, None)
-            if tqdm and rank == 0:
-                pairs = tqdm(pairs, label, batches, initial=step % batches, unit="batch")
-            for a, b in pairs:
-                source, target = (x[rank::processes].contiguous(memory_format=layout) for x in (a, b))
-                with torch.autocast(device.type, torch.bfloat16, low_precision and bfloat16(device)):
-                    guess = replica(source)
-                error = loss(guess / 255, target / 255) if len(target) else guess.sum()  # of nothing, zero
-                # Gradients are averaged over the processes, whose shares of a batch can differ in size.
-                (error * (processes * len(target) / len(a))).backward()
-                factor = schedule((step + 0.5) / steps)
-                for group in _groups(descents):
-                    group["lr"] = group["initial_lr"] * factor
-                for each in descents:
-                    each.step()
-                network.zero_grad()
-                step += 1
-                last_good.unchecked.append((error.detach(), learning_rate * factor))
-                if len(last_good.unchecked) == CHECK_EVERY or step % batches == 0:
-                    losses.extend(last_good.check())
-                if step % batches:
-                    yield Progress(epoch, None, now)
-            mean_loss = sum(losses) / len(losses)
-            if tqdm is None and rank == 0:
-                print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
-            yield Progress(epoch, mean_loss, now)
-    finally:  # also where Ctrl-C came in the middle of a step
-        network.zero_grad()
-        if not _finite(network):
-            last_good.restore()
-
-
-def _shared(number: Tensor, device: torch.device) -> Tensor:
-    """The first process's number, in all: they must shuffle and turn alike, whatever each was seeded with."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return number
-    number = number.to(device)
-    dist.broadcast(number, 0)
-    return number
-
-
-def _batches(
-    shards: Sequence[tuple[Tensor, Tensor]],
-    batch_size: int,
-    device: torch.device,
-    seed: int,
-    *,
-    augment: bool,
-    swap: bool,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of one epoch, `float32`: each shard in turn, shuffled. The same seed draws the same."""
-    on_device, on_host = (torch.Generator(where).manual_seed(seed) for where in (device, "cpu"))
-    for index in torch.randperm(len(shards), generator=on_host, device="cpu").tolist():
-        # A shard moves to the device at once, uint8 as uint8: no step touches the host's memory.
-        noisy_a, noisy_b = (_to_device(part, device) for part in shards[index])
-        for batch in torch.randperm(len(noisy_a), generator=on_device, device=device).split(batch_size):
-            a, b = noisy_a[batch], noisy_b[batch]
-            if swap:
-                swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=device) < 0.5
-                a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
-            if augment:  # one way for the whole batch, drawn on the host: the device is not waited for
-                way = int(torch.randint(8, (), generator=on_host, device="cpu"))
-                a, b = dihedral(a, way), dihedral(b, way)
-            yield a.float(), b.float()
-        del noisy_a, noisy_b  # before the next shard is read
-
-
-def _groups(descents: list[torch.optim.Optimizer]) -> Iterator[dict[str, Any]]:
-    return (group for each in descents for group in each.param_groups)
+    def _first_processs(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, in all of them."""
+        if not self.distributed:
+            return tensor
+        tensor = tensor.to(self.device)
+        dist.broadcast(tensor, 0)
+        return tensor
 
 
 def _finite(network: nn.Module) -> bool:
@@ -495,16 +578,15 @@ class Model:
         self.learning_rate = LEARNING_RATE
 
     def load_pretrained_model(self) -> None:
-        """Take the network of `bestmodel.pth`, beside this file. Nothing in the file is executed.
+        """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
 
-        It is larger than the one that a new `Model` starts from, and was trained for longer than a course
-        allows. Raises `FileNotFoundError` where the file is missing and `ValueError` where it does not hold
+        Raises `FileNotFoundError` where the file is missing and `ValueError` where it does not hold
         a `UNet`'s weights; the model then stays as it was.
         """
         try:
             self.load(Path(__file__).with_name("bestmodel.pth"))
         except (FileNotFoundError, ValueError) as error:
-            remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA --out FILE"
+            remedy = "restore it, or make it again: python -m Miniproject_1 pretrain DATA -o FILE"
             raise type(error)(f"{error}; {remedy}") from error
 
     def save(self, path: str | Path, **more: Any) -> None:
@@ -516,23 +598,28 @@ class Model:
             torch.save({"format": FORMAT, "weights": self.network.state_dict(), **more}, file)
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Take the network, of whatever size, in `path`: what `save` wrote, or a bare `state_dict`.
+        """Take the weights in `path`: what `save` wrote, or a bare `state_dict`.
 
         Returns all that the file holds. Nothing in it is executed. Raises `FileNotFoundError` where it is
-        missing and `ValueError` where it holds no `UNet`'s weights; the model then stays as it was.
+        missing and `ValueError` where it holds no weights of this network; the model then stays as it was.
         """
         content = read(Path(path))
         saved = isinstance(content, dict) and "format" in content
         if saved and not (isinstance(content["format"], int) and content["format"] == FORMAT):
             raise ValueError(f"{path} has format {content['format']!r:.20}, expected {FORMAT}")
         weights = content.get("weights") if saved else content
-        network = _network_of(weights)
-        if network is None:
+        own = self.network.state_dict()
+        if not (
+            isinstance(weights, dict)
+            and weights.keys() == own.keys()
+            and all(is_whole(value) and value.shape == own[name].shape for name, value in weights.items())
+            and all(
+                value.is_floating_point() and value.float().isfinite().all() for value in weights.values()
+            )
+        ):
             raise ValueError(f"{path} does not hold the weights, all finite, of a network of this kind")
-        with torch.inference_mode(False):  # as in __init__
-            network.to_empty(device=self.device).to(torch.float32, memory_format=torch.channels_last)
-            network.load_state_dict(weights)
-        self.network, self.learning_rate = network, FINE_TUNING_LEARNING_RATE
+        self.network.load_state_dict(weights)
+        self.learning_rate = FINE_TUNING_LEARNING_RATE
         return content
 
     def train(
@@ -569,10 +656,10 @@ class Model:
             raise ValueError(f"epochs: expected a whole number, 1 or more, got {epochs!r}")
         if after_epoch is not None and not callable(after_epoch):
             raise TypeError(f"after_epoch: expected a function, got {type(after_epoch).__name__}")
-        run = training(self.network, [(noisy_a, noisy_b)], epochs, learning_rate=self.learning_rate)
         # A grader may have switched gradients off for everything; what was set outside stays set.
-        with torch.inference_mode(False), torch.enable_grad(), closing(run):
-            for epoch, loss, _ in run:
+        with torch.inference_mode(False), torch.enable_grad():
+            training = Training(self.network, [(noisy_a, noisy_b)], epochs, learning_rate=self.learning_rate)
+            for epoch, loss in training:
                 if loss is not None and after_epoch:
                     after_epoch(epoch, loss)
 
@@ -589,37 +676,40 @@ class Model:
         Raises `TypeError` or `ValueError` for anything else.
         """
         _check_images(x=x)
-        return self._in_tiles(x)
-
-    @torch.no_grad()
-    def _in_tiles(self, x: Tensor) -> Tensor:
-        output = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-        number, _, height, width = x.shape
-        stride = self.network.stride
-        margin = math.ceil(self.network.reach / stride) * stride
-        most = PIXELS_AT_ONCE * (1 if self.device.type == "cpu" else MORE_ON_A_GPU)
-        tiles = list(product(range(0, height, TILE), range(0, width, TILE)))
-        bar = tqdm(tiles, "predict", unit="tile", leave=False) if tqdm and len(tiles) > 3 else tiles
-        for top, left in bar:
-            above, before = max(0, top - margin), max(0, left - margin)
-            region = x[:, :, above : top + TILE + margin, before : left + TILE + margin]
-            pixels = math.prod(math.ceil(side / stride) * stride for side in region.shape[2:])
-            at_once = max(1, most // pixels)
-            for first in range(0, number, at_once):
-                # The last part is filled up with the first pictures: another number of them might be
-                # summed in another order, and in bfloat16 that would show.
-                images = torch.arange(first, first + at_once, device=x.device) % number
-                denoised = self._denoise(region[images])[: number - first]
-                output[first : first + at_once, :, top : top + TILE, left : left + TILE] = denoised[
-                    :, :, top - above : top - above + TILE, left - before : left - before + TILE
-                ]
+        output, parts = torch.empty(x.shape, dtype=torch.float32, device=x.device), self._parts(x)
+        most = min(torch.get_num_threads(), MOST_AT_ONCE, len(parts)) if self.device.type == "cpu" else 1
+        bar = tqdm(parts, "predict", unit="part", leave=False) if tqdm and len(parts) > 100 else parts
+        with Workers(max(1, most)) as workers:
+            for part, denoised in zip(bar, workers.map(partial(self._denoise, x), parts), strict=True):
+                images, rows, columns = part
+                output[images, :, rows, columns] = denoised
         return output
 
-    def _denoise(self, images: Tensor) -> Tensor:
-        """`predict` for what is computed at once."""
-        images = images.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        with _own_precision(self.device):
-            return self.network(images).clamp(0, 255)
+    def _parts(self, x: Tensor) -> list[tuple[slice, slice, slice]]:
+        """(images, rows, columns) of what is computed at once: a tile of one image or of several."""
+        number, _, height, width = x.shape
+        most = PIXELS_AT_ONCE * (1 if self.device.type == "cpu" else MORE_ON_A_GPU)
+        at_once = max(1, most // (min(height, TILE) * min(width, TILE)))
+        corners = product(range(0, number, at_once), range(0, height, TILE), range(0, width, TILE))
+        return [
+            (slice(first, first + at_once), slice(top, top + TILE), slice(left, left + TILE))
+            for first, top, left in corners
+        ]
+
+    def _denoise(self, x: Tensor, part: tuple[slice, slice, slice]) -> Tensor:
+        images, rows, columns = part
+        margin = math.ceil(self.network.reach / self.network.stride) * self.network.stride
+        top, left = max(0, rows.start - margin), max(0, columns.start - margin)
+        region = x[:, :, top : rows.stop + margin, left : columns.stop + margin]
+        # The last part is filled up with the first images: another number of them might be summed in
+        # another order, and in bfloat16 that would show.
+        region = region[torch.arange(images.start, images.stop, device=x.device) % len(x)]
+        region = region.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), _own_precision(self.device):
+            denoised = self.network(region).clamp(0, 255)
+        return denoised[: len(x) - images.start, :, rows.start - top :, columns.start - left :][
+            ..., :TILE, :TILE
+        ]
 
 
 @contextmanager
@@ -693,27 +783,6 @@ def read(path: Path, *, mmap: bool = False) -> Any:
             f"{path}: cannot be read as what torch.save writes "
             f"(truncated, not such a file, or unsafe): {reason:.200}"
         ) from error
-
-
-def _network_of(weights: Any) -> UNet | None:
-    """The network, still empty, that these weights are of; None where no `UNet` has such."""
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str)
-        and is_whole(value)
-        and value.is_floating_point()
-        and value.float().isfinite().all()
-        for name, value in weights.items()
-    ):
-        return None
-    biases = [each for name, each in weights.items() if re.fullmatch(r"(head|down\.\d+)\.bias", name)]
-    widths = [WAYS * each.numel() for each in biases]
-    blocks = len([name for name in weights if re.fullmatch(r"bottom\.\d+\.conv1\.bias", name)])
-    if not 0 < len(widths) <= LEVELS or not all(widths):
-        return None
-    with torch.device("meta"):  # costs nothing, however large the network
-        network = UNet(widths, blocks)
-    shapes = {name: value.shape for name, value in weights.items()}
-    return network if shapes == {name: value.shape for name, value in network.state_dict().items()} else None
 
 
 def is_whole(value: Any) -> bool:

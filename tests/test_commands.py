@@ -14,8 +14,9 @@ import Miniproject_1.others.bench as bench_module
 import Miniproject_1.others.evaluate as evaluate_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
-from Miniproject_1.model import UNet, tqdm
+from Miniproject_1.model import tqdm
 from Miniproject_1.others.evaluate import evaluate
+from Miniproject_1.others.pairs import load_images
 from Miniproject_1.others.psnr import psnr as psnr_of
 
 
@@ -28,59 +29,24 @@ def test_demo_writes_the_picture_it_names(tmp_path):
         assert min(image.size) > 500
 
 
-def test_pretrain_logs_its_recipe_and_writes_a_state_dict(data, tmp_path):
-    out = tmp_path / "weights.pth"
-    options = ("--epochs", 2, "--seed", 7, "--widths", 16, 32, "--blocks", 1)
-    done = run("-m", "Miniproject_1", "pretrain", data, *options, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert "seed 7, learning rate 0.002 from scratch, 2 epochs of 1,280 noisy pairs" in done.stdout
-    epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
-    assert len(epochs) == 2
-    noisy = float(done.stdout.split("noisy input has")[1].split()[0])
-    assert float(epochs[-1].split("PSNR")[1].split()[0]) > noisy
-    weights = torch.load(out, weights_only=True)
-    assert sum(each.numel() for each in weights.values()) == int(
-        done.stdout.split(" parameters")[0].split()[-1].replace(",", "")
-    )
-    UNet((16, 32)).load_state_dict(weights)
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
-
-
-def test_pretrain_goes_on_from_given_weights_and_adds_blocks(data, tmp_path, run_here):
-    small, large = tmp_path / "small.pth", tmp_path / "large.pth"
-    shape = ("--widths", 8, 16, "--epochs", 1)
-    done = run("-m", "Miniproject_1", "pretrain", data, *shape, "--blocks", 1, "--out", small)
-    assert done.returncode == 0, done.stderr
-    options = ("--blocks", 2, "--start", small, "--learning-rate", 1e-9, "--out", large)
-    done = run("-m", "Miniproject_1", "pretrain", data, *shape, *options)
-    assert done.returncode == 0, done.stderr
-    assert "learning rate 1e-09 from small.pth" in done.stdout
-    before, after = (torch.load(path, weights_only=True) for path in (small, large))
-    for name, value in before.items():
-        torch.testing.assert_close(after[name], value, atol=1e-4, rtol=0)
-    assert len(after) > len(before)
-    added = [value for name, value in after.items() if name not in before and "conv2" in name]
-    assert added and all(value.abs().max() < 1e-4 for value in added)  # a new block passes on what it gets
-    assert not list(tmp_path.glob("*.part"))
-
-    options = ("--blocks", 1, "--start", large, "--out", tmp_path / "new.pth")
-    code, told = run_here("pretrain", data, *shape, *options)
-    assert code == 1 and len(told.err.splitlines()) == 1 and "large.pth" in told.err
-
-
-def test_pretrain_takes_the_mean_of_the_first_and_the_last_weights(data, tmp_path, run_here):
-    shape = ("--widths", 8, 16, "--blocks", 1, "--epochs", 1)
-    start = ("--start", tmp_path / "first.pth")
-    runs = {"first": (), "last": start, "mean": (*start, "--mean")}
-    for name, options in runs.items():
-        assert run_here("pretrain", data, *shape, *options, "--out", tmp_path / f"{name}.pth")[0] == 0
-    first, last, mean = (torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in runs)
-    for name, value in mean.items():
-        torch.testing.assert_close(value, (first[name] + last[name]) / 2)
-    assert any(not torch.equal(first[name], last[name]) for name in mean)
-
-    code, told = run_here("pretrain", data, *shape, "--mean", "--out", tmp_path / "new.pth")
-    assert code == 1 and "--start" in told.err and not (tmp_path / "new.pth").exists()
+def test_pretrain_is_train_but_for_pairs_that_never_change_places(data, tmp_path, run_here):
+    """Clean second pictures: swapped, they would teach that there is no noise in what is to be denoised."""
+    _, clean = load_images(data / "val_data.pkl")
+    noisy = (clean.float() + 25 * torch.randn(clean.shape)).clamp(0, 255).byte()
+    torch.save((noisy, clean), tmp_path / "train_data.pkl")
+    options = (tmp_path / "train_data.pkl", "--epochs", 8, "--learning-rate", 5e-3, "--seed", 7)
+    scores = {}
+    for name in ("train", "pretrain"):
+        code, told = run_here(name, *options, "-o", tmp_path / f"{name}.pth")
+        assert code == 0 and "'seed': 7" in told.out
+        model = Model()
+        content = model.load(tmp_path / f"{name}.pth")
+        assert content["recipe"].get("swap", True) == (name == "train")
+        scores[name] = psnr_of(model.predict(noisy), clean).mean().item()
+    assert scores["pretrain"] > scores["train"] + 0.5
+    assert scores["pretrain"] > psnr_of(noisy, clean).mean().item() + 2
+    code, told = run_here("pretrain", *options, "-o", tmp_path / "pretrain.pth", "--resume")
+    assert code == 1 and "done" in told.err
 
 
 def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch, run_here, tmp_path):
@@ -97,6 +63,10 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     assert len(rates) == 3
     assert all(f"{rate:.0f} pairs/s" in printed for rate in rates.values())
     assert all(rate > 0 for rate in result["prediction"]["images_per_second"].values())
+    for name in ("training", "prediction"):
+        rate = result["busy"][name]
+        told = re.search(rf"{name}, one core kept busy by another +(.*) of (.*) a second", printed).groups()
+        assert told == (f"{rate['busy'] / rate['idle']:.2f}", f"{rate['idle']:.0f}")
     reached = result["target"]
     assert len(reached["original"]["psnr"]) == 2 and len(reached["this project"]["psnr"]) == 1
     ratio = reached["original"]["seconds"][-1] / reached["this project"]["seconds"][-1]

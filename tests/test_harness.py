@@ -17,23 +17,29 @@ TRAIN = (
     "    def predict(self, x):\n        return super().predict(x) if len(x) > 1 else x\n"
     "    def train(self, a, b, epochs):\n        "
 )
+LOSE = "        [weight.data.mul_(0.9) for weight in self.network.parameters()]\n"
 BAD = {  # what replaces the method, the tests that must fail, and a pattern of what each must say
-    "wrong shape": (PREDICT + "x[:, :, 1:]\n", "345", "keep the shape"),
-    "values out of range": (PREDICT + "x * 2\n", "345", r"not \[0, 255\]"),
-    "nan": (PREDICT + "x * float('nan')\n", "345", "NaN"),
-    "input unchanged": (PREDICT + "x.clone()\n", "45", "must beat (its input by 3 dB|the noisy input)"),
+    "wrong shape": (PREDICT + "x[:, :, 1:]\n", "3456", "keep the shape"),
+    "values out of range": (PREDICT + "x * 2\n", "3456", r"not \[0, 255\]"),
+    "nan": (PREDICT + "x * float('nan')\n", "3456", "NaN"),
+    "input unchanged": (PREDICT + "x.clone()\n", "46", "must beat (its input by 3 dB|the noisy input)"),
     "diverges": (
         TRAIN + "[weight.data.fill_(float('nan')) for weight in self.network.parameters()]\n",
-        "5",
+        "56",
         "NaN",
     ),
     "gets worse": (
         TRAIN + "[weight.data.fill_(9) for weight in self.network.parameters()]\n",
-        "5",
-        "must beat the noisy input",
+        "56",
+        "must (not spoil the pretrained model|beat the noisy input)",
     ),
-    "learns nothing": (TRAIN + "pass\n", "5", "must beat the noisy input"),
-    "raises": ("    def __init__(self):\n        raise RuntimeError('no')\n", "2345", "RuntimeError: no"),
+    "spoils its own pretrained weights": (
+        TRAIN + "self.load_pretrained_model()\n" + LOSE,
+        "5",
+        "must not spoil",
+    ),
+    "learns nothing": (TRAIN + "pass\n", "6", "must beat the noisy input"),
+    "raises": ("    def __init__(self):\n        raise RuntimeError('no')\n", "23456", "RuntimeError: no"),
 }
 
 
@@ -58,11 +64,19 @@ def project(folder, body):
 def test_passes_the_real_submission(data):
     done = run("test.py", "-d", data)
     assert done.returncode == 0, done.stderr
-    rows = {line[2:18].strip(): line[18:].split() for line in done.stdout.splitlines()[-4:]}
-    assert list(rows) == ["noisy input", "pretrained", "after one epoch", "one epoch takes"]
-    noisy, pretrained, trained = (float(rows[name][0]) for name in list(rows)[:3])
-    assert noisy < trained < pretrained
-    assert float(rows["one epoch takes"][0]) > 0
+    *_, heading, noisy, pretrained, pretrained_after, new_after = done.stdout.splitlines()
+    assert "50,000 pairs, at the rate of 1,280" in heading
+    rows = [
+        re.fullmatch(r"  (\D+?) +([\d.]+) dB(?: +([\d.]+) \(the course allows 300\))?", row).groups()
+        for row in (noisy, pretrained, pretrained_after, new_after)
+    ]
+    names, scores, seconds = zip(*rows, strict=True)
+    assert names == ("noisy input", "pretrained", "pretrained, after one epoch", "new model, after one epoch")
+    assert float(scores[0]) < float(scores[3]) < float(scores[1])
+    assert abs(float(scores[2]) - float(scores[1])) < 0.1
+    assert seconds[:2] == (None, None) and all(float(each) > 0 for each in seconds[2:])
+    slow = [name for name, each in zip(names, seconds, strict=True) if each and float(each) > 300]
+    assert re.findall(r"WARNING: (.*): \d+ s for 50,000 pairs here", done.stdout) == slow
 
 
 def test_passes_another_project_and_warns(small, tmp_path):
@@ -125,7 +139,7 @@ def test_unusable_data_ends_with_a_message(small, tmp_path, canary, monkeypatch,
 def test_makes_its_own_data_where_there_is_none(tmp_path):
     done = run(ROOT / "test.py", "-p", tmp_path, cwd=tmp_path)  # an empty project: only the data count
     assert done.returncode == 1
-    assert "Ran 5 tests" in done.stderr
+    assert "Ran 6 tests" in done.stderr
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
         "train_data.pkl",
         "val_data.pkl",

@@ -15,7 +15,7 @@ from PIL import Image
 import Miniproject_1.others.scenes as scenes_module
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
-from Miniproject_1.model import training
+from Miniproject_1.model import Training
 from Miniproject_1.others.denoise import denoise
 from Miniproject_1.others.noises import gaussian, poisson
 from Miniproject_1.others.pairs import embedded_photographs, load_images
@@ -107,17 +107,18 @@ def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path, 
     whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
     train_module.train(folders, whole, epochs=2, seed=0)
 
-    def stopped(*arguments, **options):
-        for step, progress in enumerate(training(*arguments, **options), 1):
-            if step == 4:
-                signal.raise_signal(signal.SIGTERM)
-            yield progress
+    class Stopped(Training):
+        def __iter__(self):
+            for progress in super().__iter__():
+                if self.step == 4:
+                    signal.raise_signal(signal.SIGTERM)
+                yield progress
 
-    monkeypatch.setattr(train_module, "training", stopped)
+    monkeypatch.setattr(train_module, "Training", Stopped)
     with pytest.raises(KeyboardInterrupt):
         train_module.train(folders, out, epochs=2, seed=0)
     assert Model().load(out)["training"]["step"] == 4
-    monkeypatch.setattr(train_module, "training", training)
+    monkeypatch.setattr(train_module, "Training", Training)
     train_module.train(folders, out, epochs=2, seed=0, resume=True)
     one, other = (Model().load(path) for path in (whole, out))
     assert one["record"] == other["record"] and len(one["record"]) == 2

@@ -15,7 +15,7 @@ from conftest import run, start, stop_after_an_epoch
 
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
-from Miniproject_1.model import training
+from Miniproject_1.model import Training
 from Miniproject_1.others.bench import TRAIN, peak_gib
 from Miniproject_1.others.pairs import load_images
 from Miniproject_1.others.psnr import psnr
@@ -206,12 +206,13 @@ def test_beside_clean_pictures_every_pair_is_trained_on_and_they_score(
     torch.save(tuple(each[:4] for each in val_data), tmp_path / "val_data.pkl")
     steps = []
 
-    def counted(*arguments, **options):
-        for progress in training(*arguments, **options):
-            steps.append(progress.loss)
-            yield progress
+    class Counted(Training):
+        def __iter__(self):
+            for progress in super().__iter__():
+                steps.append(progress.loss)
+                yield progress
 
-    monkeypatch.setattr(train_module, "training", counted)
+    monkeypatch.setattr(train_module, "Training", Counted)
     out = tmp_path / "model.pth"
     train_module.train([tmp_path], out, epochs=1, seed=0, batch_size=40)
     content = contents(out)
@@ -255,14 +256,15 @@ def test_a_loss_without_bounds_later_on_leaves_the_last_epochs_file(shards, tmp_
     out = tmp_path / "model.pth"
     kept = []
 
-    def diverging(*arguments, **options):
-        for progress in training(*arguments, **options):
-            if progress.epoch == 2:
-                kept.append(out.read_bytes())
-                raise FloatingPointError("the loss became NaN")
-            yield progress
+    class Diverging(Training):
+        def __iter__(self):
+            for progress in super().__iter__():
+                if progress.epoch == 2:
+                    kept.append(out.read_bytes())
+                    raise FloatingPointError("the loss became NaN")
+                yield progress
 
-    monkeypatch.setattr(train_module, "training", diverging)
+    monkeypatch.setattr(train_module, "Training", Diverging)
     with pytest.raises(FloatingPointError, match=r"NaN; .*model\.pth has what it had after its last epoch"):
         train_module.train([shards], out, epochs=4, seed=0)
     assert [out.read_bytes()] == kept
@@ -411,14 +413,14 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "from pathlib import Path\n"
         "import torch\n"
         "sys.path.insert(0, os.getcwd())\n"
-        "from Miniproject_1.model import UNet, training\n"
+        "from Miniproject_1.model import Training, UNet\n"
         "from Miniproject_1.others.train import Shards, _processes\n"
         "def sgd(network, rate): return [torch.optim.SGD(network.parameters(), rate)]\n"
         "with _processes('cpu') as rank:\n"
         "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike
         "    network = UNet((8, 16))\n"
         "    options = {'optimizers': sgd, 'learning_rate': 0.01, 'low_precision': False}\n"
-        "    for _ in training(network, Shards(Path(sys.argv[1])), 2, **options): pass\n"
+        "    for _ in Training(network, Shards(Path(sys.argv[1])), 2, **options): pass\n"
         "    if rank == 0: torch.save(network.state_dict(), sys.argv[2])\n"
     )
     done = run(script, shards, out)

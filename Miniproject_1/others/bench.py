@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import Model, UNet, atomic_write, bfloat16, training
+from ..model import Model, Training, UNet, atomic_write, bfloat16
 from .machine import describe_machine, refuse_unwritable
 from .pairs import load_images
 from .study.networks import AppendixUNet
@@ -38,9 +38,9 @@ model.predict(torch.randint(0, 256, {shape}, dtype=torch.uint8))
 TRAIN = """
 from collections import deque
 from pathlib import Path
-from Miniproject_1.model import UNet, training
+from Miniproject_1.model import Training, UNet
 from Miniproject_1.others.train import Shards
-deque(training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
+deque(Training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
 """
 WEIGHED = r"""
 import re, resource, torch
@@ -59,8 +59,8 @@ print(kilobytes / 2**20)
 def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
-    parts: what is measured: "training", "prediction", "target" or "memory"; all where none is named. The
-        others stay in `out` as they were.
+    parts: what is measured: "training", "prediction", "busy", "target" or "memory"; all where none is named.
+        The others stay in `out` as they were.
     epochs: after which the original way is stopped.
 
     Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
@@ -71,6 +71,7 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training_rates(train_data, device),
         "prediction": lambda: prediction_rates(val_data[0], device),
+        "busy": lambda: busy_rates(train_data, val_data[0], device),
         "target": lambda: to_target(train_data, val_data, epochs),
         "memory": lambda: peaks(train_data),
     }
@@ -104,8 +105,8 @@ def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> d
     rates = {}
     for name, (make, options) in ways.items():
         network = make().to(device)
-        deque(training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
-        rates[name] = len(few[0]) / _seconds(partial(deque, training(network, [few], 1, **options), 0))
+        deque(Training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
+        rates[name] = len(few[0]) / _seconds(partial(deque, Training(network, [few], 1, **options), 0))
         tell(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
     loop, whole = (rates[name] / rates["original"] for name in list(ways)[1:])
     tell("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")
@@ -129,6 +130,29 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
     for name, rate in rates.items():
         tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
     return {"images_per_second": rates}
+
+
+def busy_rates(train_data: tuple[Tensor, Tensor], images: Tensor, device: torch.device) -> dict[str, Any]:
+    """Pairs and images a second without and with another program that keeps one core busy throughout."""
+    few = train_data[0][:TIMED], train_data[1][:TIMED]
+    first, network, model = (few[0][:640], few[1][:640]), UNet().to(device), Model()
+    images = images.repeat(-(-IMAGES // len(images)), 1, 1, 1)[:IMAGES]
+    rates: dict[str, dict[str, float]] = {"training": {}, "prediction": {}}
+    deque(Training(network, [first], 1), 0)
+    model.predict(images[:100])
+    for name in ("idle", "busy"):
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if name == "busy" else None
+        try:
+            rates["training"][name] = len(few[0]) / _seconds(partial(deque, Training(network, [few], 1), 0))
+            rates["prediction"][name] = IMAGES / _seconds(lambda: model.predict(images))
+        finally:
+            if other:
+                other.kill()
+                other.wait()
+    for name, rate in rates.items():
+        part = rate["busy"] / rate["idle"]
+        tell(f"{name}, one core kept busy by another", f"{part:.2f} of {rate['idle']:.0f} a second")
+    return rates
 
 
 def to_target(

@@ -12,7 +12,6 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..model import atomic_write, is_whole, read, tqdm
+from ..model import Workers, atomic_write, is_whole, read, tqdm
 from .machine import refuse_unwritable
 from .noises import gaussian, poisson, salt_and_pepper
 
@@ -117,19 +116,23 @@ def write_pairs(
     pairs: int = 50_000,
     val: int = 1_000,
     seed: int = 0,
+    crop: int | None = None,
     shots: int = 1,
     other_noises: float = 0,
     oracle: bool = False,
 ) -> Written:
     """Write `out/train_data.pkl` (noisy pairs) and `out/val_data.pkl` (noisy, clean) from photographs.
 
-    Both are N×3×32×32 `uint8` in the course's format. The same photographs and seed give the same
-    bytes. Photographs are split first: none gives both training and validation pictures, and a file
-    that repeats another's bytes counts once. The first picture of each photograph is the course's
+    Both are N×3×32×32 `uint8` in the course's format, or N×3×`crop`×`crop`. The same photographs and seed
+    give the same bytes. Photographs are split first: none gives both training and validation pictures, and
+    a file that repeats another's bytes counts once. The first picture of each photograph is the course's
     own view (centre square, 256×256 where the photograph has that many pixels); further ones are
     other crops and scales of it. `val=0` takes every photograph for training and leaves
     `val_data.pkl` alone.
 
+    crop: not whole photographs, but parts of `crop`×`crop` blocks of the course's 8×8 pixels, from the middle
+        first and then from random places, once the photograph is reduced as the course did. Photographs that
+        are smaller than that are left out.
     shots: noisy pictures whose mean, rounded, is the second picture of a pair. Against each of them in turn
         the squared error would ask for the same answer (Lehtinen et al. 2018, section 3.1, also pairs
         each input with several noisy targets), so this is only faster: a target less noisy by `shots`.
@@ -146,15 +149,23 @@ def write_pairs(
         raise ModuleNotFoundError("photographs need Pillow: python -m pip install pillow")
     if pairs < 1 or val < 0:
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
+    if crop is not None and crop < 1:
+        raise ValueError(f"crop must be 1 or more, got {crop}")
     if shots < 1:
         raise ValueError(f"shots must be 1 or more, got {shots}")
     if not 0 <= other_noises <= 1:
         raise ValueError(f"other noises must be a share, 0 ... 1, got {other_noises}")
     refuse_unwritable(out / "train_data.pkl")
     train, held_out, skipped = split_photographs(photographs, val=val, seed=seed)
-    noisy, _, clean = _draw(held_out, val, f"{seed} val", "val_data.pkl")
+    if crop:
+        train, held_out = (_at_least(crop * COURSE_BLOCK, part) for part in (train, held_out))
+        if not train or val > 0 == len(held_out):
+            raise ValueError(
+                f"crop {crop}: too few photographs of {crop * COURSE_BLOCK} pixels a side or more"
+            )
+    noisy, _, clean = _draw(held_out, val, f"{seed} val", "val_data.pkl", crop=crop)
     noisy_a, noisy_b, target = _draw(
-        train, pairs, f"{seed} train", "train_data.pkl", shots=shots, other_noises=other_noises
+        train, pairs, f"{seed} train", "train_data.pkl", crop=crop, shots=shots, other_noises=other_noises
     )
     # Only now, one right after the other: the old half of a split must not stand beside a new one.
     _save((noisy_a, noisy_b), out / "train_data.pkl")
@@ -208,16 +219,13 @@ def noisy_views(
     """
     pixels, side = _tensor(photograph), photograph.size[0]
     cell, pixel = torch.arange(size).unsqueeze(1), torch.arange(side) * (size / side)
-    noisy = []
-    for _ in range(1 + shots):
-        point = torch.rand(2, size, size, generator=generator, dtype=torch.float64)
-        point += torch.stack([cell.expand(size, size), cell.T.expand(size, size)])
-        row, column = (point * (side / size)).long().clamp_max(side - 1)
-        noisy.append(pixels[:, row, column])
+    point = torch.rand(1 + shots, 2, size, size, generator=generator, dtype=torch.float64)
+    point += torch.stack([cell.expand(size, size), cell.T.expand(size, size)])
+    row, column = (point * (side / size)).long().clamp_max(side - 1).unbind(1)
+    noisy = pixels[:, row, column].transpose(0, 1)
     shared = (torch.minimum(cell + 1, pixel + size / side) - torch.maximum(cell, pixel)).clamp_min(0)
     clean = (shared @ pixels.float() @ shared.T).round().to(torch.uint8)
-    second = noisy[1] if shots == 1 else torch.stack(noisy[1:]).float().mean(0).round().to(torch.uint8)
-    return noisy[0], second, clean
+    return noisy[0], noisy[1:].float().mean(0).round().to(torch.uint8), clean
 
 
 def open_photograph(path: Path) -> Image:
@@ -257,11 +265,13 @@ def _draw(
     seed: str,
     label: str,
     *,
+    crop: int | None,
     shots: int = 1,
     other_noises: float = 0,
 ) -> tuple[Tensor, ...]:
     """`count` pictures shared evenly among the photographs: (noisy_a, noisy_b, clean)."""
-    images = tuple(torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8) for _ in range(3))
+    size = crop or SIZE
+    images = tuple(torch.empty(count, 3, size, size, dtype=torch.uint8) for _ in range(3))
     photographs = photographs[:count]
 
     def fill(first: int) -> None:
@@ -269,11 +279,16 @@ def _draw(
         rng = random.Random(f"{seed} {first}")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         photograph = open_photograph(photographs[first])
+        if crop:
+            photograph = _reduced(photograph)
         for index in range(first, count, len(photographs)):
-            view = centre_square(photograph) if index == first else _random_square(photograph, rng)
-            reduced = min(view.size[0], SIZE * COURSE_BLOCK)
-            view = view.resize((reduced, reduced))
-            noisy_a, noisy_b, clean = noisy_views(view, SIZE, generator, shots)
+            side = crop * COURSE_BLOCK if crop else None
+            view = (
+                centre_square(photograph, side) if index == first else _random_square(photograph, rng, side)
+            )
+            if not crop:
+                view = _reduced(view)
+            noisy_a, noisy_b, clean = noisy_views(view, size, generator, shots)
             if other_noises and rng.random() < other_noises:
                 noisy_a = _other_noise(view, clean, rng, generator)
             for image, made in zip(images, (noisy_a, noisy_b, clean), strict=True):
@@ -286,10 +301,10 @@ def _draw(
 
 def _other_noise(view: Image, clean: Tensor, rng: random.Random, generator: torch.Generator) -> Tensor:
     """The clean picture under one of the other noises, at any strength."""
-    kind, strength = rng.randrange(4), rng.random()
+    kind, strength, size = rng.randrange(4), rng.random(), clean.shape[-1]
     if kind == 0:
-        side = SIZE * rng.randint(1, 6)  # a smaller photograph is what smaller blocks are made of
-        return noisy_views(view.resize((side, side)), SIZE, generator)[0]
+        side = size * rng.randint(1, 6)  # a smaller photograph is what smaller blocks are made of
+        return noisy_views(view.resize((side, side)), size, generator)[0]
     if kind == 1:
         return gaussian(clean, 60 * strength, generator)
     if kind == 2:
@@ -297,21 +312,40 @@ def _other_noise(view: Image, clean: Tensor, rng: random.Random, generator: torc
     return salt_and_pepper(clean, 0.2 * strength, generator, whole_pixels=rng.random() < 0.5)
 
 
-def centre_square(photograph: Image) -> Image:
-    """The largest centred square of the photograph."""
+def centre_square(photograph: Image, side: int | None = None) -> Image:
+    """The centred square of this side, by default the largest."""
     width, height = photograph.size
-    side = min(width, height)
+    side = side or min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return photograph.crop((left, top, left + side, top + side))
 
 
-def _random_square(photograph: Image, rng: random.Random) -> Image:
-    """A square of random side, three quarters of the photograph's or more, in a random place."""
+def _random_square(photograph: Image, rng: random.Random, side: int | None = None) -> Image:
+    """A square in a random place; of random side, three quarters of the photograph's or more, by default."""
     width, height = photograph.size
     shorter = min(width, height)
-    side = rng.randint(max(SMALLEST, shorter * 3 // 4), shorter)
+    side = side or rng.randint(max(SMALLEST, shorter * 3 // 4), shorter)
     left, top = rng.randint(0, width - side), rng.randint(0, height - side)
     return photograph.crop((left, top, left + side, top + side))
+
+
+def _reduced(photograph: Image) -> Image:
+    """With a shorter side of the course's 256 pixels, where it has more."""
+    shorter = min(photograph.size)
+    factor = min(1, SIZE * COURSE_BLOCK / shorter)
+    return photograph.resize([round(factor * side) for side in photograph.size])
+
+
+def _at_least(side: int, photographs: list[Path]) -> list[Path]:
+    """Those of the photographs that have so many pixels a side."""
+    import PIL.Image
+
+    kept = []
+    for path in photographs:
+        with PIL.Image.open(path) as image:
+            if min(image.size) >= side:
+                kept.append(path)
+    return kept
 
 
 def _tensor(image: Image) -> Tensor:
@@ -331,6 +365,6 @@ def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], label
     Threads are enough: Pillow and torch work outside the interpreter's lock.
     """
     items = list(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(function, items)
+    with Workers(os.cpu_count() or 1) as workers:
+        results = workers.map(function, items)
         yield from tqdm(results, label, total=len(items), unit="photo") if tqdm else results

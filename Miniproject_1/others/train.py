@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 import os
@@ -10,10 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from glob import escape
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model import BATCH_SIZE, Model, atomic_write, training
+from ..model import BATCH_SIZE, Model, Training, atomic_write
 from .machine import describe_machine, new_model, refuse_unwritable
 from .pairs import load_images
 from .psnr import noise_to_noise, psnr
@@ -68,6 +66,7 @@ def train(
     seed: int,
     batch_size: int = BATCH_SIZE,
     learning_rate: float | None = None,
+    swap: bool = True,
     start: Path | None = None,
     patience: int | None = None,
     resume: bool = False,
@@ -78,6 +77,7 @@ def train(
     data: one path as `Shards` takes it, or two folders as `Scenes` does.
     batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
+    swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     start: weights to start from, as `Model.load` takes them.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
     resume: go on with `out`, which another call with the same arguments has left there.
@@ -111,6 +111,7 @@ def train(
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
         recipe |= {"data": _fingerprint(shards), "batch_size": batch_size, "learning_rate": learning_rate}
+        recipe |= {} if swap else {"swap": False}
         recipe |= {"start": start.name} if start else {}
         recipe |= {"patience": patience} if patience is not None else {}
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
@@ -120,10 +121,12 @@ def train(
                 stray.unlink()  # of an `atomic_write` that was killed
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
-        options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate}
-        run = training(model.network, shards, epochs, state=state, **options)
-        with _stop_signals() as stopped, closing(run), _told_of(out, bool(state)):
-            for number, (epoch, loss, now) in enumerate(run):
+        options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
+        with _stop_signals() as stopped, _told_of(out, bool(state)):
+            training = Training(model.network, shards, epochs, **options)
+            if state:
+                training.load_state_dict(state)
+            for number, (epoch, loss) in enumerate(training):
                 # Between processes, asking costs a message.
                 asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
                 interrupted, done = asked and _any(bool(stopped)), False
@@ -138,7 +141,7 @@ def train(
                 if rank == 0 and (interrupted or loss is not None):
                     if done and best:
                         model.network.load_state_dict(best)
-                    more = {} if done else {"training": now(), "best": best}
+                    more = {} if done else {"training": training.state_dict(), "best": best}
                     model.save(out, recipe=recipe, record=record, **more)
                 if rank == 0 and loss is not None:
                     told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
@@ -280,17 +283,12 @@ def _processes(device: str | None) -> Iterator[int]:
     if "RANK" not in os.environ:
         yield 0
         return
-    # DistributedDataParallel imports it, and once there is a process group its default arguments hold that.
-    import_module("torch.distributed.nn")
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank()
     finally:
-        # The group's threads end with the last reference to it, DistributedDataParallel's cycles among them.
-        # One that is still freeing tensors when the interpreter ends aborts the process.
-        gc.collect()
         dist.destroy_process_group()
 
 

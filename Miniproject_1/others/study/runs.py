@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import Model, UNet, atomic_write, muon_and_adamw, tqdm, training
+from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
 from ..machine import describe_machine
 from ..pairs import load_images
 from ..psnr import psnr
@@ -56,12 +56,14 @@ ORIGINAL = {
     "augment": False,
     "swap": False,
     "low_precision": False,
+    "shares": 1,
 }
 LOW_PRECISION = ORIGINAL | {"low_precision": True}
 BATCH_64 = {"batch_size": 64}
 AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
 COSINE = AUGMENTED | {"augment": False, "swap": False}
-UNSWAPPED = Setting(options={"swap": False})
+one_block = partial(UNet, blocks=1)
+UNSWAPPED = Setting(one_block, {"swap": False})
 
 
 def ordinary(network: Callable[[], nn.Module] = untied, **options: Any) -> Setting:
@@ -111,8 +113,9 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "residual U-Net": Setting(untied, AUGMENTED),
         "Muon": ordinary(loss=F.mse_loss),
         "logarithmic loss": ordinary(),
-        "equivariant": Setting(options=BATCH_64),
-        "batches of 32": Setting(),
+        "equivariant": Setting(one_block, BATCH_64),
+        "batches of 32": Setting(one_block),
+        "two blocks a stage": Setting(),
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
         "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
     },
@@ -130,9 +133,9 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "widths 48, 96, 192": ordinary(partial(untied, (48, 96, 192))),
         "widths 48, 96, two blocks": ordinary(partial(untied, (48, 96), 2)),
         "no residual blocks": ordinary(plain_unet),
-        "batch normalisation": ordinary(normalised_unet),
+        "batch normalisation": ordinary(normalised_unet, shares=1),
         "plain residual CNN, 8 layers": ordinary(ResidualCNN),
-        "weights averaged (0.98)": ordinary(Averaged),
+        "weights averaged (0.98)": ordinary(Averaged, shares=1),
         "AdamW throughout": ordinary(optimizers=adamw),
         "Muon × 2.5": ordinary(optimizers=partial(muon_and_adamw, muon_factor=2.5)),
         "Muon × 10": ordinary(optimizers=partial(muon_and_adamw, muon_factor=10)),
@@ -220,7 +223,7 @@ def run(
     scores: list[float] = []
     seconds: list[float] = []
     scoring, start = 0.0, time.perf_counter()
-    for _, loss, _ in training(network, [pairs], round(epochs / setting.part), **setting.options):
+    for _, loss in Training(network, [pairs], round(epochs / setting.part), **setting.options):
         if loss is not None:
             now = time.perf_counter()
             seconds.append(round(now - start - scoring, 3))
