@@ -10,7 +10,7 @@ Images are N×3×H×W with values in [0, 255] at every public door.
 
 import math
 import os
-import tempfile
+import secrets
 import time
 import warnings
 import zipfile
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache, partial
+from glob import escape
 from itertools import islice, pairwise, product
 from pathlib import Path
 from threading import Barrier
@@ -42,8 +43,7 @@ MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 32
 COLOURS = 3
-WAYS = 8  # in which `dihedral` turns a picture
-LEVELS = 8  # of a network from a file: each doubles what pictures are padded to
+SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4
 FORMAT = 3  # of the files that Model.save writes
 LARGEST = 1e6  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
@@ -58,70 +58,76 @@ MOST_AT_ONCE = 8  # parts that are computed side by side, so that memory is boun
 
 
 class EquivariantConv2d(nn.Conv2d):
-    """A convolution that turns with its input: what it makes of a turned picture is the same, turned.
+    """A convolution that is equivariant to the symmetries of the square (the group D4).
 
-    A group convolution (Cohen and Welling 2016, arXiv 1602.07576) for the eight flips and transposes of the
-    square. Channels stand in groups of eight: what one filter gives in each of its eight ways. When the input
-    turns, each channel turns and the eight of a group change places. So `weight` and `bias` hold one filter
-    of eight, the others are made of it, and what is learnt in one way is known in all. The only other inputs
-    are the three colours, which keep their places.
+    A group convolution (Cohen and Welling 2016, arXiv 1602.07576): where the input is flipped or transposed,
+    so is the output. Channels stand in groups of eight, the answers of one filter in its eight orientations.
+    When the input is flipped, each channel is, and the eight of a group change places. So `weight` and `bias`
+    hold one filter of eight, and the others are made of it. The only other inputs are the three colours,
+    which keep their places.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs // WAYS, size, stride, padding=(size - stride) // 2)
+        super().__init__(inputs, outputs // SYMMETRIES, size, stride, padding=(size - stride) // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.get_parameter("bias").repeat_interleave(WAYS)
-        return F.conv2d(x, in_all_ways(self.weight), bias, self.stride, self.padding)
+        bias = self.get_parameter("bias").repeat_interleave(SYMMETRIES)
+        return F.conv2d(x, whole_kernel(self.weight), bias, self.stride, self.padding)
 
 
 class EquivariantConvTranspose2d(nn.ConvTranspose2d):
     """The same for a transposed convolution that doubles the picture; without biases."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs // WAYS, outputs, 2, 2, bias=False)
+        super().__init__(inputs // SYMMETRIES, outputs, 2, 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return F.conv_transpose2d(x, in_all_ways(self.weight), stride=self.stride)
+        return F.conv_transpose2d(x, whole_kernel(self.weight), stride=self.stride)
 
 
 class EquivariantToColours(nn.Conv2d):
     """The same for a 3×3 convolution that ends in colours."""
 
     def __init__(self, inputs: int) -> None:
-        super().__init__(inputs // WAYS, COLOURS, 3, padding=1)
+        super().__init__(inputs // SYMMETRIES, COLOURS, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = in_all_ways(self.weight.transpose(0, 1)).transpose(0, 1)
+        weight = whole_kernel(self.weight.transpose(0, 1)).transpose(0, 1)
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
-def in_all_ways(weight: Tensor) -> Tensor:
-    """The whole kernel of an equivariant convolution from what it stores: F×C×k×k -> 8F×C×k×k."""
-    return weight.flatten().index_select(0, _places(weight.shape, weight.device)).view(-1, *weight.shape[1:])
+def whole_kernel(weight: Tensor) -> Tensor:
+    """All eight orientations of the filters that an equivariant convolution stores: F×C×k×k -> 8F×C×k×k."""
+    index = _kernel_index(weight.shape, weight.device)
+    return weight.flatten().index_select(0, index).view(-1, *weight.shape[1:])
 
 
 @lru_cache
-def _places(shape: torch.Size, device: torch.device) -> Tensor:
-    """Where each number of a whole kernel is stored, both flattened, for a `weight` of this shape."""
+def _kernel_index(shape: torch.Size, device: torch.device) -> Tensor:
+    """Which of a `weight`'s numbers, flattened, stands where in its whole kernel."""
     with torch.inference_mode(False):  # else training could not use it
         stored = torch.arange(shape.numel(), device="cpu").view(shape)
-        kernels = []
-        for way in range(WAYS):
+        orientations = []
+        for way in range(SYMMETRIES):
             kernel = dihedral(stored, way)
-            if shape[1] % WAYS == 0:  # no colours: the inputs of a group of eight change places
-                before = [_way_from(way, to) for to in range(WAYS)]
-                kernel = kernel.unflatten(1, (-1, WAYS))[:, :, before].flatten(1, 2)
-            kernels.append(kernel)
-        return torch.stack(kernels, 1).flatten().to(device)
+            if shape[1] % SYMMETRIES == 0:  # not colours: the inputs of a group of eight change places
+                order = [_way_before(way, result) for result in range(SYMMETRIES)]
+                kernel = kernel.unflatten(1, (-1, SYMMETRIES))[:, :, order].flatten(1, 2)
+            orientations.append(kernel)
+        return torch.stack(orientations, 1).flatten().to(device)
 
 
-def _way_from(way: int, other: int) -> int:
-    """The way of `dihedral` that gives `other` when `way` follows it."""
-    transposed, flips = (way ^ other) & 4, way & 3
-    if transposed:  # which makes a flip of rows one of columns
-        flips = flips >> 1 | (flips & 1) << 1
-    return transposed | flips ^ (other & 3)
+def _way_before(way: int, result: int) -> int:
+    """The way of `dihedral` that, followed by `way`, gives `result`: by trying all on a picture of 2×2."""
+    probe = torch.arange(4, device="cpu").view(2, 2)
+    both = [dihedral(dihedral(probe, before), way) for before in range(SYMMETRIES)]
+    return next(i for i, picture in enumerate(both) if picture.equal(dihedral(probe, result)))
+
+
+def dihedral(images: Tensor, way: int) -> Tensor:
+    """One of the eight flips and transposes of a square; `way` in 0 ... 7, from 4 on with H and W swapped."""
+    images = images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
+    return images.transpose(-2, -1) if way & 4 else images
 
 
 class ResidualBlock(nn.Module):
@@ -153,8 +159,8 @@ class UNet(nn.Module):
 
     def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 2) -> None:
         super().__init__()
-        if any(width % WAYS for width in widths):
-            raise ValueError(f"widths: expected multiples of {WAYS}, got {tuple(widths)}")
+        if any(width % SYMMETRIES for width in widths):
+            raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
         # its level further, and the strided ones together less than `stride`.
@@ -176,8 +182,6 @@ class UNet(nn.Module):
 
     def initialise(self) -> None:
         """Kaiming (He et al. 2015, arXiv 1502.01852), residual branches small, the last layer zero."""
-        if self.head.weight.is_meta:
-            return  # only a shape; filling it would do nothing but import half of PyTorch
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -189,9 +193,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[3] <= self.stride < images.shape[2]:
-            # The same answer, lying down: in bfloat16 on AMX, PyTorch's strided convolutions give garbage
-            # where what they make is one column wide (seen in 2.14), but not where it is one row high.
+        if self.hits_amx_bug(images.shape):
             return self.forward(images.mT.clone(memory_format=torch.channels_last)).mT
         x = self.head(pad(images, self.stride) / 255 - 0.5)
         skips = []
@@ -204,6 +206,15 @@ class UNet(nn.Module):
         residual = self.tail(x).to(images.dtype)
         return images + 255 * residual[:, :, : images.shape[2], : images.shape[3]]
 
+    def hits_amx_bug(self, shape: torch.Size) -> bool:
+        """Whether images are so tall and thin that they are better transposed, which the answer is then too.
+
+        In bfloat16 on AMX, PyTorch's strided convolutions give garbage where their output is one column wide
+        (seen in 2.14), but not where it is one row high.
+        """
+        height, width = shape[2:]
+        return width <= self.stride < height
+
 
 def pad(images: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column of N×C×H×W until height and width are multiples of `multiple`."""
@@ -215,15 +226,16 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 # Training
 
 
-def log_mse(guess: Tensor, target: Tensor) -> Tensor:
+def psnr_loss(guess: Tensor, target: Tensor) -> Tensor:
     """The mean over images of log(mean squared error + 10⁻⁴): N×3×H×W twice, values in [0, 1] -> scalar.
 
-    PSNR is that logarithm, and what is reported is its mean over images, so every image should count
-    alike. Under the plain mean the few with the strongest noise would count most, and their gradients
-    are the noisiest. An image's error is a mean over so many pixels that the logarithm is almost linear
-    in any single one's: the best guess stays close to the mean of the targets, the clean picture.
+    Known as PSNR loss (BasicSR; Chen et al. 2022, NAFNet, arXiv 2204.04676), but for a factor and the larger
+    constant. PSNR is that logarithm, and what is reported is its mean over images, so every image should
+    count alike. Under the plain mean the few with the strongest noise would count most, and their gradients
+    are the noisiest. An image's error is a mean over so many pixels that the logarithm is almost linear in
+    any single one's: the best guess stays close to the mean of the targets, the clean picture.
     """
-    # One part in 10⁴, a noise of 40 dB: an image without noise must not count without bound.
+    # 10⁻⁴, the error of a noise of 40 dB: an image without noise must not count without bound.
     return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
 
 
@@ -251,7 +263,7 @@ class KernelMuon(torch.optim.Muon):
 
 def _kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
     """`layer`'s whole kernel, or its gradient, as a matrix of its own."""
-    return (in_all_ways(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
+    return (whole_kernel(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
 
 
 def muon_and_adamw(
@@ -337,10 +349,11 @@ class Training:
     loss: of guess and target, both scaled to [0, 1].
     optimizers: makes them from the network and the learning rate.
     schedule: the factor of the learning rate, from the part of the training that is done (0 ... 1).
-    augment: turn and mirror the pictures.
+    augment: flip and transpose the pictures at random.
     swap: let the two pictures of a pair change places. Not for pairs where only the second one's
         noise has zero mean.
-    low_precision: channels-last layout, and bfloat16 on devices that compute faster so.
+    channels_last: the memory layout, which is faster on most devices.
+    mixed_precision: bfloat16 for what autocast takes for safe, on devices that compute faster so.
     shares: parts of a batch that are computed side by side; by default as many as PyTorch has threads on
         a CPU, and one on a GPU.
 
@@ -357,12 +370,13 @@ class Training:
         *,
         learning_rate: float = LEARNING_RATE,
         batch_size: int = BATCH_SIZE,
-        loss: Callable[[Tensor, Tensor], Tensor] = log_mse,
+        loss: Callable[[Tensor, Tensor], Tensor] = psnr_loss,
         optimizers: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = muon_and_adamw,
         schedule: Callable[[float], float] = warmup_cosine,
         augment: bool = True,
         swap: bool = True,
-        low_precision: bool = True,
+        channels_last: bool = True,
+        mixed_precision: bool = True,
         shares: int | None = None,
     ) -> None:
         for name, number in (("epochs", epochs), ("batch_size", batch_size), ("shards", len(shards))):
@@ -372,8 +386,8 @@ class Training:
         self.learning_rate, self.loss, self.schedule = learning_rate, loss, schedule
         self.augment, self.swap = augment, swap
         self.device = next(network.parameters()).device
-        self.bfloat16 = low_precision and bfloat16(self.device)
-        self.layout = torch.channels_last if low_precision else torch.contiguous_format
+        self.bfloat16 = mixed_precision and bfloat16(self.device)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.layout)
         self.shares = shares or (torch.get_num_threads() if self.device.type == "cpu" else 1)
         self.optimizers = optimizers(network, learning_rate)
@@ -384,9 +398,9 @@ class Training:
         self.steps_an_epoch = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
         self.steps = epochs * self.steps_an_epoch
         # All processes must shuffle and turn alike, whatever each was seeded with, and start alike.
-        self.seed = int(self._first_processs(torch.randint(2**48, (), device="cpu")))
+        self.seed = int(self._from_first_process(torch.randint(2**48, (), device="cpu")))
         for weight in network.state_dict().values():
-            weight.copy_(self._first_processs(weight))
+            weight.copy_(self._from_first_process(weight))
         self.step = 0  # steps taken
         self.losses: list[float] = []  # of this epoch
         self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since _check
@@ -472,10 +486,8 @@ class Training:
                 if self.swap:
                     swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=self.device) < 0.5
                     a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
-                if (
-                    self.augment
-                ):  # one way for the whole batch, drawn on the host: the device is not waited for
-                    way = int(torch.randint(8, (), generator=on_host, device="cpu"))
+                if self.augment:  # alike in the whole batch, drawn on the host: the device is not waited for
+                    way = int(torch.randint(SYMMETRIES, (), generator=on_host, device="cpu"))
                     a, b = dihedral(a, way), dihedral(b, way)
                 yield a.float(), b.float()
             del noisy_a, noisy_b  # before the next shard is read
@@ -522,7 +534,7 @@ class Training:
     def _parameter_groups(self) -> Iterator[dict[str, Any]]:
         return (group for optimizer in self.optimizers for group in optimizer.param_groups)
 
-    def _first_processs(self, tensor: Tensor) -> Tensor:
+    def _from_first_process(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, in all of them."""
         if not self.distributed:
             return tensor
@@ -535,21 +547,9 @@ def _finite(network: nn.Module) -> bool:
     return all(each.isfinite().all() for each in network.parameters())
 
 
-def dihedral(images: Tensor, way: int) -> Tensor:
-    """One of the eight flips and transposes of a square; `way` in 0 ... 7, from 4 on with H and W swapped."""
-    images = images.flip([dim for dim, bit in ((-1, 1), (-2, 2)) if way & bit])
-    return images.transpose(-2, -1) if way & 4 else images
-
-
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
     """The pictures on the device: `uint8` as it is, all floating point as `float32`."""
     return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def bfloat16(device: torch.device) -> bool:
@@ -567,12 +567,13 @@ def bfloat16(device: torch.device) -> bool:
 class Model:
     """The denoiser, made untrained.
 
-    device: where it computes; by default the best there is: CUDA, then MPS, then CPU.
+    device: where it computes; by default the accelerator that PyTorch finds, else the CPU.
     network: a `UNet`, in `float32`. learning_rate: AdamW's highest in `train`; lower once weights are loaded.
     """
 
     def __init__(self, device: str | torch.device | None = None) -> None:
-        self.device = torch.device(device or _best_device())
+        found = torch.accelerator.current_accelerator(check_available=True)
+        self.device = torch.device(device or found or "cpu")
         with torch.inference_mode(False):  # weights made in inference mode could never be trained
             self.network = UNet().to(self.device, torch.float32, memory_format=torch.channels_last)
         self.learning_rate = LEARNING_RATE
@@ -808,20 +809,23 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise FileExistsError(f"{path} is there and no file that could be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name must be in the same folder: a rename is atomic only within one file system.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException as error:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
             error = error.__context__  # torch.save buries it under an error of its own
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk does not say of which file
         raise error from None
+
+
+def remove_strays(path: Path) -> None:
+    """Remove what an `atomic_write` to `path` left when the process was killed."""
+    for stray in path.parent.glob(f".{escape(path.name)}.????????"):
+        stray.unlink()

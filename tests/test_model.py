@@ -13,7 +13,7 @@ from conftest import ROOT, closed, run, same_weights
 
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
-from Miniproject_1.model import Training, UNet, dihedral, log_mse
+from Miniproject_1.model import Training, UNet, dihedral, psnr_loss
 from Miniproject_1.others.psnr import psnr
 
 BACK = (0, 1, 2, 3, 4, 6, 5, 7)  # the way of `dihedral` that undoes each
@@ -235,7 +235,7 @@ def test_the_losss_best_guess_is_the_mean_of_skewed_noise():
     strength = torch.rand(500, 1, 1, 1) + 0.5
     target = 0.2 * strength * (torch.empty(500, 3, 32, 32).exponential_() - 1)
     guesses = torch.linspace(-0.1, 0.1, 201)
-    losses = [log_mse(torch.full_like(target, guess), target) for guess in guesses]
+    losses = [psnr_loss(torch.full_like(target, guess), target) for guess in guesses]
     assert guesses[torch.stack(losses).argmin()].item() == pytest.approx(0, abs=0.002)
 
 
@@ -312,7 +312,7 @@ def test_shares_of_a_batch_give_the_gradients_of_the_whole(train_data):
     for shares in (1, 2, 5):
         torch.manual_seed(0)
         network = UNet((8, 16))
-        options = {"shares": shares, "optimizers": sgd, "learning_rate": 0.01, "low_precision": False}
+        options = {"shares": shares, "optimizers": sgd, "learning_rate": 0.01, "mixed_precision": False}
         list(Training(network, [tuple(part[:67] for part in train_data)], 1, **options))
         ends.append(network.state_dict())
     assert ends[0]["tail.weight"].abs().max() > 1e-3  # from zero
@@ -377,11 +377,11 @@ def test_both_layouts_take_the_same_steps(train_data, monkeypatch):
     monkeypatch.setattr(model_module, "bfloat16", lambda device: False)
     few = tuple(part[:256] for part in train_data)
     updates = []
-    for low_precision in (True, False):
+    for channels_last in (True, False):
         torch.manual_seed(0)
         network = UNet((8, 16))
         before = copy.deepcopy(network.state_dict())
-        list(Training(network, [few], 1, low_precision=low_precision))
+        list(Training(network, [few], 1, channels_last=channels_last))
         moved = [value - before[name] for name, value in network.state_dict().items()]
         updates.append(torch.cat([each.flatten() for each in moved]))
     assert torch.cosine_similarity(*updates, dim=0) > 0.99

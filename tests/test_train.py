@@ -419,7 +419,7 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "with _processes('cpu') as rank:\n"
         "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike
         "    network = UNet((8, 16))\n"
-        "    options = {'optimizers': sgd, 'learning_rate': 0.01, 'low_precision': False}\n"
+        "    options = {'optimizers': sgd, 'learning_rate': 0.01, 'mixed_precision': False}\n"
         "    for _ in Training(network, Shards(Path(sys.argv[1])), 2, **options): pass\n"
         "    if rank == 0: torch.save(network.state_dict(), sys.argv[2])\n"
     )

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model import BATCH_SIZE, Model, Training, atomic_write
+from ..model import BATCH_SIZE, Model, Training, atomic_write, remove_strays
 from .machine import describe_machine, new_model, refuse_unwritable
 from .pairs import load_images
 from .psnr import noise_to_noise, psnr
@@ -117,8 +116,7 @@ def train(
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
         _refuse_disagreement(recipe, state and state["step"])
         if rank == 0:
-            for stray in out.parent.glob(f".{escape(out.name)}.????????"):
-                stray.unlink()  # of an `atomic_write` that was killed
+            remove_strays(out)
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         begin = time.perf_counter()
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...model import WAYS, ResidualBlock, UNet
+from ...model import SYMMETRIES, ResidualBlock, UNet
 
 
 def benchmark_1() -> nn.Module:
@@ -108,12 +108,14 @@ def untied(widths: Sequence[int] = (48, 96), blocks: int = 1) -> UNet:
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.ConvTranspose2d):
-                ordinary: nn.Module = nn.ConvTranspose2d(WAYS * layer.in_channels, layer.out_channels, 2, 2)
+                ordinary: nn.Module = nn.ConvTranspose2d(
+                    SYMMETRIES * layer.in_channels, layer.out_channels, 2, 2
+                )
             elif layer is network.tail:
                 ordinary = nn.Conv2d(widths[0], layer.out_channels, 3, padding=1)
             elif isinstance(layer, nn.Conv2d):
                 size, stride = layer.kernel_size[0], layer.stride[0]
-                channels = layer.in_channels, WAYS * layer.out_channels
+                channels = layer.in_channels, SYMMETRIES * layer.out_channels
                 ordinary = nn.Conv2d(*channels, size, stride, (size - stride) // 2)
             else:
                 continue

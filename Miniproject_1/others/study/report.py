@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, WARMUP, WAYS, Model, UNet, atomic_write
+from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, Model, UNet, atomic_write
 from ..machine import load_model
 from .runs import ORIGINAL, STUDIES, read_runs
 
@@ -115,7 +115,7 @@ def _json(path: Path) -> Any:
 
 def _shape(network: UNet) -> dict[str, Any]:
     """What the report says of a network."""
-    widths = [WAYS * each.out_channels for each in (network.head, *network.down)]
+    widths = [SYMMETRIES * each.out_channels for each in (network.head, *network.down)]
     parameters = sum(each.numel() for each in network.parameters())
     return {"widths": widths, "blocks": len(network.bottom), "parameters": parameters}
 

@@ -55,10 +55,11 @@ ORIGINAL = {
     "schedule": lambda done: 1,
     "augment": False,
     "swap": False,
-    "low_precision": False,
+    "channels_last": False,
+    "mixed_precision": False,
     "shares": 1,
 }
-LOW_PRECISION = ORIGINAL | {"low_precision": True}
+LOW_PRECISION = ORIGINAL | {"channels_last": True, "mixed_precision": True}
 BATCH_64 = {"batch_size": 64}
 AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
 COSINE = AUGMENTED | {"augment": False, "swap": False}

@@ -1,0 +1,124 @@
+"""The tables of README.md and docs/, written from results/: none of their numbers is copied by hand."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...model import atomic_write
+from .runs import read_runs
+
+MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+IMAGES = "validation images in the course's format"
+
+
+def write_tables(results: Path, pages: Iterable[Path]) -> None:
+    """Write each page anew, each table between its marks `<!-- table: NAME -->` and `<!-- end -->`.
+
+    Raises `ValueError` for a name that is none of `TABLES`.
+    """
+
+    def filled(mark: re.Match[str]) -> str:
+        name, rest = mark.groups()
+        if name not in TABLES:
+            raise ValueError(f"table {name!r}: expected one of {', '.join(TABLES)}")
+        return f"{name}{rest}{TABLES[name](results)}\n"
+
+    for page in pages:
+        text = MARKED.sub(filled, page.read_text())
+        with atomic_write(page) as file:
+            file.write(text.encode())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _read(results: Path, name: str) -> Any:
+    return json.loads((results / name).read_text())
+
+
+def headline(results: Path) -> str:
+    noises, bench = (_read(results, f"{name}.json") for name in ("noises", "bench"))
+    course, epoch = next(iter(noises["psnr"].values())), bench["epoch"]
+    new, pairs = epoch["new"], f"{epoch['pairs']:,}"
+    rows = [
+        ["noisy input", f"{course['noisy']:.2f} dB"],
+        [
+            f"a new model after one epoch of {pairs} pairs, {new['seconds']:.0f} s on 2 CPU cores",
+            f"{new['after']:.2f} dB",
+        ],
+        ["the weights that it comes with, `bestmodel.pth`", f"**{course['denoised']:.2f} dB**"],
+    ]
+    return _table([f"{course['images']:,} {IMAGES}", "mean PSNR"], rows)
+
+
+def noises(results: Path) -> str:
+    measured = _read(results, "noises.json")["psnr"]
+    rows = [[name, f"{row['noisy']:.2f}", f"{row['denoised']:.2f}"] for name, row in measured.items()]
+    others = list(measured.values())[1:]
+    means = (f"{statistics.mean(row[key] for row in others):.2f}" for key in ("noisy", "denoised"))
+    return _table(["noise", "noisy", "denoised"], [*rows, [f"mean of the {len(others)} others", *means]])
+
+
+def path(results: Path) -> str:
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for run in read_runs(results, "path"):
+        settings.setdefault(run["setting"], []).append(run)
+    rows = []
+    for name, runs in settings.items():
+        scores = [run["psnr"][-1] for run in runs]
+        spread = f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}"
+        rows.append([name, spread, f"{min(run['seconds'][-1] for run in runs):.0f}"])
+    return _table(["each line adds one step to the one above", "mean PSNR ± standard deviation", "s"], rows)
+
+
+def speed(results: Path) -> str:
+    rows = []
+    for file in sorted(results.glob("bench*.json")):
+        bench = json.loads(file.read_text())
+        rates, busy, epoch = bench["training"]["pairs_per_second"], bench["busy"], bench["epoch"]
+        kept = (f"{busy[name]['busy'] / busy[name]['idle']:.0%}" for name in ("training", "prediction"))
+        rows.append(
+            [
+                bench["epoch"]["machine"],
+                f"{epoch['new']['seconds']:.0f} s",
+                f"{epoch['pretrained']['seconds']:.0f} s",
+                f"{epoch['pairs'] / rates['this project, float32']:.0f} s",
+                f"{1000 / bench['prediction']['images_per_second']['this project']:.1f} s",
+                " and ".join(kept),
+            ]
+        )
+    header = ["machine", "epoch of 50,000 pairs, new model", "pretrained", "in `float32`, by its rate"]
+    return _table([*header, "1,000 pictures", "speed of both kept beside a busy program"], rows)
+
+
+def weights(results: Path) -> str:
+    runs = [json.loads(line) for line in (results / "weights.jsonl").read_text().splitlines()]
+    rows = [
+        [
+            run["what"],
+            f"{run['pairs']:,} × {run['epochs']}",
+            f"{run['seconds'] / 60:.0f}",
+            f"{run['held_out']:.3f}",
+            f"{run['psnr']:.3f}",
+        ]
+        for run in runs
+    ]
+    return _table(["run", "pairs × epochs", "minutes", "held-out photographs, dB", f"{IMAGES}, dB"], rows)
+
+
+def shots(results: Path) -> str:
+    rows = [
+        [row["what"], f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['seconds']:.1f}"]
+        for row in _read(results, "shots.json")["rows"]
+    ]
+    return _table(["six pictures that were kept back", "PSNR", "SSIM", "s"], rows)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    each.__name__: each for each in (headline, noises, path, speed, weights, shots)
+}
