@@ -384,7 +384,7 @@ class Training:
                 raise ValueError(f"{name}: expected 1 or more, got {number}")
         self.network, self.shards, self.epochs, self.batch_size = network, shards, epochs, batch_size
         self.learning_rate, self.loss, self.schedule = learning_rate, loss, schedule
-        self.augment, self.swap = augment, swap
+        self.augment, self.swap, self.step = augment, swap, 0  # steps that were taken
         self.device = next(network.parameters()).device
         self.bfloat16 = mixed_precision and bfloat16(self.device)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -393,15 +393,15 @@ class Training:
         self.optimizers = optimizers(network, learning_rate)
         for group in self._parameter_groups():
             group["initial_lr"] = group["lr"]
-        self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if self.distributed else (0, 1)
+        self.rank, self.processes = 0, 1
+        if dist.is_available() and dist.is_initialized():
+            self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         self.steps_an_epoch = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
         self.steps = epochs * self.steps_an_epoch
         # All processes must shuffle and turn alike, whatever each was seeded with, and start alike.
         self.seed = int(self._from_first_process(torch.randint(2**48, (), device="cpu")))
         for weight in network.state_dict().values():
             weight.copy_(self._from_first_process(weight))
-        self.step = 0  # steps taken
         self.losses: list[float] = []  # of this epoch
         self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since _check
         self.good_weights = deepcopy(network.state_dict())
@@ -468,7 +468,7 @@ class Training:
         own = slice(self.rank, None, self.processes)
         shares = workers.map(of_share, *(each[own].chunk(self.shares) for each in (noisy_a, noisy_b)))
         total = [torch.stack(each).sum(0) for each in zip(*shares, strict=True)]
-        if self.distributed:
+        if self.processes > 1:
             message = parameters_to_vector(total)
             dist.all_reduce(message)
             vector_to_parameters(message, total)
@@ -536,7 +536,7 @@ class Training:
 
     def _from_first_process(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, in all of them."""
-        if not self.distributed:
+        if self.processes == 1:
             return tensor
         tensor = tensor.to(self.device)
         dist.broadcast(tensor, 0)
@@ -733,31 +733,32 @@ def _check_images(**images: Tensor) -> None:
     """Raise unless each is an N×3×H×W tensor of `uint8` or finite floating-point numbers; warn of [0, 1]."""
     small = []
     for name, each in images.items():
-        if not isinstance(each, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(each).__name__}")
-        if each.is_nested:
-            raise TypeError(f"{name}: expected a dense tensor, got a nested one")
-        if each.layout != torch.strided or each.is_meta:
-            raise TypeError(f"{name}: expected a dense tensor, got {each.layout} on {each.device}")
-        if each.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            raise TypeError(f"{name}: expected uint8 or floating point of 16 to 64 bits, got {each.dtype}")
-        if each.ndim == 3:
-            raise ValueError(
-                f"{name}: expected N×3×H×W, got {tuple(each.shape)}; for one image: {name}.unsqueeze(0)"
-            )
-        if each.ndim != 4 or each.shape[1] != 3 or 0 in each.shape[2:]:
-            raise ValueError(f"{name}: expected N×3×H×W, got {tuple(each.shape)}")
+        _check_kind(name, each)
         if each.is_floating_point() and each.numel():
-            extremes = torch.stack(each.detach().aminmax()).tolist()
-            if not all(map(math.isfinite, extremes)):
+            low, high = torch.stack(each.detach().aminmax()).tolist()
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-            low, high = extremes
             if max(-low, high) > LARGEST:
                 raise ValueError(f"{name}: expected values in [0, 255], got {low:.3g} to {high:.3g}")
             small += [name] * (0 < high <= 2)  # pictures in [0, 1] whose noise goes beyond
     if small:
         names = " and ".join(small)
         warnings.warn(f"{names}: values in [0, 255] are expected; these look like [0, 1]", stacklevel=3)
+
+
+def _check_kind(name: str, images: Tensor) -> None:
+    """Raise unless it is a dense N×3×H×W tensor of a type that pictures have."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(images).__name__}")
+    if images.is_nested:
+        raise TypeError(f"{name}: expected a dense tensor, got a nested one")
+    if images.layout != torch.strided or images.is_meta:
+        raise TypeError(f"{name}: expected a dense tensor, got {images.layout} on {images.device}")
+    if images.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"{name}: expected uint8 or floating point of 16 to 64 bits, got {images.dtype}")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        remedy = f"; for one image: {name}.unsqueeze(0)" if images.ndim == 3 else ""
+        raise ValueError(f"{name}: expected N×3×H×W, got {tuple(images.shape)}{remedy}")
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, Model, UNet, atomic_write
-from ..machine import load_model
+from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, UNet, atomic_write
 from .runs import ORIGINAL, STUDIES, read_runs
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
@@ -49,7 +48,7 @@ def report(results: Path, out: Path) -> None:
 
     left_out = {name for name in OPTIONAL if not any(results.glob(f"{name}.json*"))}
     studies = {name: _settings(results, name) for name in STUDIES if name not in left_out}
-    network = load_model().network
+    network = UNet()
     content = {
         "studies": {
             name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
@@ -58,8 +57,7 @@ def report(results: Path, out: Path) -> None:
         **{name: _json(results / f"{name}.json") for name in ("noises", "published")},
         "bench": None if "bench" in left_out else _json(results / "bench.json"),
         "weights": [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()],
-        "fresh": _shape(Model().network),
-        "pretrained": _shape(network),
+        "network": _shape(network),
         "set": {
             "learning_rate": LEARNING_RATE,
             "muon": MUON_FACTOR,
