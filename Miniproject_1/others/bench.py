@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ..model import Model, Training, UNet, atomic_write, bfloat16
 from .machine import describe_machine, refuse_unwritable
+from .metrics import mean_psnr
 from .pairs import load_images
 from .study.networks import AppendixUNet
-from .study.runs import ORIGINAL, Setting, mean_psnr, run
+from .study.runs import ORIGINAL, Setting, run
 
 EPOCH = 50_000  # pairs in the course's epoch, for which it allows 300 seconds
 TIMED = 6_400  # pairs that are timed: enough for the first steps not to matter

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..model import Model, atomic_write
 from .machine import load_model
+from .metrics import psnr
 from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
-from .psnr import psnr
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..model import atomic_write
 from .machine import describe_machine, load_model, refuse_unwritable
+from .metrics import psnr
 from .noises import gaussian, poisson, salt_and_pepper
 from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
-from .psnr import psnr
 
 
 def robustness(

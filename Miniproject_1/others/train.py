@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..model import BATCH_SIZE, Model, Training, atomic_write
 from .machine import describe_machine, new_model, refuse_unwritable
+from .metrics import noise_to_noise, psnr
 from .pairs import load_images
-from .psnr import noise_to_noise, psnr
 
 if TYPE_CHECKING:  # needs the libraries for pictures, and is imported where they are read
     from .scenes import Scenes

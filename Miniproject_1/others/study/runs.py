@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
 from ..machine import describe_machine
+from ..metrics import mean_psnr
 from ..pairs import load_images
-from ..psnr import psnr
 from .networks import (
     AppendixUNet,
     Averaged,
@@ -238,25 +238,3 @@ def run(
         "seconds": seconds,
         "machine": describe_machine(device),
     }
-
-
-@torch.no_grad()
-def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, *, ensemble: bool = False) -> float:
-    """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands.
-
-    ensemble: of the mean of two answers, to a picture and to the same turned by 180°; else of a single one.
-    """
-    device = next(network.parameters()).device
-    answer = partial(_self_ensemble, network) if ensemble else network
-    network.eval()
-    scores = [
-        psnr(answer(images.to(device, torch.float32)).clamp(0, 255).cpu(), target)
-        for images, target in zip(noisy.split(100), clean.split(100), strict=True)
-    ]
-    network.train()
-    return torch.cat(scores).mean().item()
-
-
-def _self_ensemble(network: nn.Module, images: Tensor) -> Tensor:
-    one, other = network(images), network(images.flip(-2, -1))
-    return (one + other.flip(-2, -1)) / 2
