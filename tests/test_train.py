@@ -19,7 +19,7 @@ from Miniproject_1.model import Training
 from Miniproject_1.others.bench import TRAIN, peak_gib
 from Miniproject_1.others.metrics import psnr
 from Miniproject_1.others.pairs import load_images
-from Miniproject_1.others.train import Shards
+from Miniproject_1.others.sources import Shards
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +414,8 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "import torch\n"
         "sys.path.insert(0, os.getcwd())\n"
         "from Miniproject_1.model import Training, UNet\n"
-        "from Miniproject_1.others.train import Shards, _processes\n"
+        "from Miniproject_1.others.sources import Shards\n"
+        "from Miniproject_1.others.train import _processes\n"
         "def sgd(network, rate): return [torch.optim.SGD(network.parameters(), rate)]\n"
         "with _processes('cpu') as rank:\n"
         "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike

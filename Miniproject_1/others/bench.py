@@ -40,7 +40,7 @@ TRAIN = """
 from collections import deque
 from pathlib import Path
 from Miniproject_1.model import Training, UNet
-from Miniproject_1.others.train import Shards
+from Miniproject_1.others.sources import Shards
 deque(Training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
 """
 WEIGHED = r"""

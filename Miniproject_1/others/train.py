@@ -1,7 +1,5 @@
 """Long training: stopped, killed and gone on with; from more files than memory holds; on many devices."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -13,7 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,39 +21,9 @@ from ..model import BATCH_SIZE, Model, Training, atomic_write
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
 from .pairs import load_images
-
-if TYPE_CHECKING:  # needs the libraries for pictures, and is imported where they are read
-    from .scenes import Scenes
+from .sources import Scenes, Shards
 
 ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
-
-
-class Shards(Sequence):
-    """The pairs of several files in the course's format, each mapped into memory while it is used.
-
-    held_out: (noisy_a, noisy_b), N×3×H×W, where asked for: the last fiftieth of the last file, 500 pairs at
-        most.
-    pairs: how many others there are.
-    """
-
-    def __init__(self, data: Path, *, keep_back: bool = True) -> None:
-        """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
-        self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
-        if not self.paths:
-            raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
-        noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
-        self.kept_back = min(500, len(noisy_a) // 50) if keep_back else 0
-        kept_back = slice(len(noisy_a) - self.kept_back, None)
-        self.held_out = [(noisy_a[kept_back].float(), noisy_b[kept_back].float())] if self.kept_back else []
-        self.pairs = sum(len(noisy_a) for noisy_a, _ in self)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
-        noisy_a, noisy_b = load_images(self.paths[index], mmap=True)
-        end = len(noisy_a) - (self.kept_back if index == len(self) - 1 else 0)
-        return noisy_a[:end], noisy_b[:end]
 
 
 def train(
@@ -185,8 +153,6 @@ def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
 
 def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
     """Read the two folders and say what was found there."""
-    from .scenes import Scenes
-
     scenes = Scenes(first, second, seed)
     if rank == 0:
         for name, (rows, columns) in scenes.misaligned.items():
