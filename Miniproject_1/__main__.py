@@ -61,7 +61,7 @@ def _evaluate(**options: Any) -> None:
 
 
 def _robustness(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
-    from .others.pairs import find_photographs, split_photographs
+    from .others.photographs import find_photographs, split_photographs
     from .others.robustness import robustness
 
     held_out = split_photographs(find_photographs(photos), val=val, seed=seed)[1] if photos else []
@@ -76,7 +76,8 @@ def _demo(*, out: Path, **options: Any) -> None:
 
 
 def _pairs(*, photos: Path, **options: Any) -> None:
-    from .others.pairs import find_photographs, write_pairs
+    from .others.course import write_pairs
+    from .others.photographs import find_photographs
 
     print(write_pairs(find_photographs(photos), **options).summary())
 

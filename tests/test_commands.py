@@ -15,9 +15,9 @@ import Miniproject_1.others.evaluate as evaluate_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import tqdm
+from Miniproject_1.others.course import load_images
 from Miniproject_1.others.evaluate import evaluate
 from Miniproject_1.others.metrics import psnr as psnr_of
-from Miniproject_1.others.pairs import load_images
 
 
 def test_demo_writes_the_picture_it_names(tmp_path):

@@ -20,7 +20,7 @@ from Miniproject_1 import Model
 from Miniproject_1.model import UNet
 from Miniproject_1.others.bench import peak_gib
 from Miniproject_1.others.noises import gaussian
-from Miniproject_1.others.pairs import embedded_photographs
+from Miniproject_1.others.photographs import embedded_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, upright, write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -16,10 +16,11 @@ import Miniproject_1.others.sources as sources_module
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training
+from Miniproject_1.others.course import load_images
 from Miniproject_1.others.denoise import denoise
 from Miniproject_1.others.metrics import noise_to_noise
 from Miniproject_1.others.noises import gaussian, poisson
-from Miniproject_1.others.pairs import embedded_photographs, load_images
+from Miniproject_1.others.photographs import embedded_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, write_picture
 from Miniproject_1.others.shots import write_shots
 from Miniproject_1.others.sources import Scenes, match, shift_between

@@ -17,8 +17,8 @@ import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training
 from Miniproject_1.others.bench import TRAIN, peak_gib
+from Miniproject_1.others.course import load_images
 from Miniproject_1.others.metrics import psnr
-from Miniproject_1.others.pairs import load_images
 from Miniproject_1.others.sources import Shards
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..model import Model, Training, UNet, atomic_write, bfloat16
+from .course import load_images
 from .machine import describe_machine, refuse_unwritable
 from .metrics import mean_psnr
-from .pairs import load_images
 from .study.networks import AppendixUNet
 from .study.runs import ORIGINAL, Setting, run
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..model import Model, atomic_write
+from .course import COURSE_BLOCK, noisy_views
 from .machine import load_model
 from .metrics import psnr
-from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
+from .photographs import centre_square, embedded_photographs, open_photograph
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ import PIL.Image
 from ..model import tqdm
 from .machine import load_model
 from .metrics import psnr, ssim
-from .pairs import find_photographs
+from .photographs import find_photographs
 from .pictures import FORMATS, Picture, by_name, read_picture, upright, write_picture
 
 GAP = 8  # white pixels between the halves of a comparison

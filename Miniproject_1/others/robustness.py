@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
+from .course import SIZE, load_images, noisy_views
 from .machine import describe_machine, load_model, refuse_unwritable
 from .metrics import psnr
 from .noises import gaussian, poisson, salt_and_pepper
-from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
+from .photographs import centre_square, open_photograph
 
 
 def robustness(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .pairs import load_images
+from .course import load_images
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches

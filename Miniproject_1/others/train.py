@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..model import BATCH_SIZE, Model, Training, atomic_write
+from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
-from .pairs import load_images
 from .sources import Scenes, Shards
 
 ASK_EVERY = 10  # steps between two looks at whether any process was told to stop

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
+from ..course import load_images
 from ..machine import describe_machine
 from ..metrics import mean_psnr
-from ..pairs import load_images
 from .networks import (
     AppendixUNet,
     Averaged,

@@ -8,7 +8,8 @@ from conftest import closed, run
 from PIL import Image
 
 from Miniproject_1.model import UNet
-from Miniproject_1.others.pairs import embedded_photographs, load_images, noisy_views, write_pairs
+from Miniproject_1.others.course import load_images, noisy_views, write_pairs
+from Miniproject_1.others.photographs import embedded_photographs
 
 
 def test_same_seed_same_bytes(tmp_path):
