@@ -93,7 +93,7 @@ def _pretrain(**options: Any) -> None:
 
 
 def _bench(**options: Any) -> None:
-    from .others.bench import bench
+    from .others.study.bench import bench
 
     bench(**options)
 

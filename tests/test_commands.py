@@ -10,8 +10,8 @@ from conftest import run
 from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 
-import Miniproject_1.others.bench as bench_module
 import Miniproject_1.others.evaluate as evaluate_module
+import Miniproject_1.others.study.bench as bench_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import tqdm

@@ -16,10 +16,10 @@ from conftest import run, start, stop_after_an_epoch
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training
-from Miniproject_1.others.bench import TRAIN, peak_gib
 from Miniproject_1.others.course import load_images
 from Miniproject_1.others.metrics import psnr
 from Miniproject_1.others.sources import Shards
+from Miniproject_1.others.study.bench import TRAIN, peak_gib
 
 
 @pytest.fixture(scope="module")
