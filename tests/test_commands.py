@@ -2,6 +2,8 @@
 
 import json
 import re
+from inspect import signature
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -153,7 +155,9 @@ def test_each_commands_help_has_an_example_that_it_takes(name, monkeypatch, caps
     assert stopped.value.code == 0
     example = " ".join(capsys.readouterr().out.split()).rpartition("example: python -m Miniproject_1 ")[2]
     assert example.startswith(f"{name} ")
-    assert parser().parse_args(example.split())
+    options = vars(parser().parse_args(example.split()))
+    run, *_ = (options.pop(name) for name in ("run", "quiet", "debug"))
+    signature(resolve_name(f"Miniproject_1.{run}")).bind(**options)  # its function is there and takes them
 
 
 @pytest.mark.parametrize(

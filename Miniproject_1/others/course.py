@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from .photographs import (
     SMALLEST,
     at_least,
     centre_square,
+    find_photographs,
     in_threads,
     open_photograph,
     random_square,
@@ -82,6 +83,11 @@ class Written(NamedTuple):
             f"images from {self.val_photographs:,} others; skipped: {self.unreadable} unreadable, "
             f"{self.too_small} with a side under {SMALLEST} pixels, {self.duplicates} duplicates"
         )
+
+
+def pairs(photos: Path, out: Path, **options: Any) -> None:
+    """`write_pairs` of the photographs in the folder `photos`, and a line that tells what it did."""
+    print(write_pairs(find_photographs(photos), out, **options).summary())
 
 
 def write_pairs(

@@ -58,8 +58,10 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's, or `patience` has no score to go by.
+    `data` is more than two paths, `out` is another training's, or `patience` has no score to go by.
     """
+    if len(data) > 2:
+        raise ValueError(f"DATA: expected two folders of shots, or one of train_data*.pkl, got {len(data)}")
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)

@@ -152,7 +152,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
 
 
 def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, results: Path) -> None:
-    """Run what is missing of the named studies, and print and keep the results.
+    """Run what is missing of the named studies, of all where none is named, and print and keep the results.
 
     Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
@@ -161,6 +161,7 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     different studies can work side by side.
     Raises `ValueError` for a name that is none.
     """
+    names = names or list(STUDIES)
     for name in names:
         if name not in STUDIES:
             raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
