@@ -24,8 +24,9 @@ except ModuleNotFoundError:
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs  # noqa: E402
-from Miniproject_1.others.psnr import psnr  # noqa: E402
+from Miniproject_1.others.course import load_images, write_pairs  # noqa: E402
+from Miniproject_1.others.metrics import psnr  # noqa: E402
+from Miniproject_1.others.photographs import embedded_photographs  # noqa: E402
 
 SECONDS_AN_EPOCH = 300  # the course's limit, for 50,000 pairs on a CPU
 PAIRS_AN_EPOCH = 50_000

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
 
 from .model import tqdm
 
@@ -20,9 +20,9 @@ def main() -> int:
     run, quiet, debug = (options.pop(name) for name in ("run", "quiet", "debug"))
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
-            if quiet and tqdm:
+            if quiet and tqdm:  # TQDM_DISABLE would come too late: it was read when this package was imported
                 tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-            run(**options)
+            resolve_name(f"{__package__}.{run}")(**options)
     except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         if debug:
             raise
@@ -37,79 +37,6 @@ def main() -> int:
     return 0
 
 
-# One function a command, given its options. What each needs is imported when it is run, and no sooner.
-
-
-def _denoise(**options: Any) -> None:
-    from .others.denoise import denoise
-
-    denoise(**options)
-
-
-def _train(*, data: list[Path], **options: Any) -> None:
-    from .others.train import train
-
-    if len(data) > 2:
-        raise ValueError(f"DATA: expected two folders of shots, or one of train_data*.pkl, got {len(data)}")
-    train(data, **options)
-
-
-def _evaluate(**options: Any) -> None:
-    from .others.evaluate import evaluate
-
-    evaluate(**options)
-
-
-def _robustness(*, photos: Path | None, val: int, seed: int, **options: Any) -> None:
-    from .others.pairs import find_photographs, split_photographs
-    from .others.robustness import robustness
-
-    held_out = split_photographs(find_photographs(photos), val=val, seed=seed)[1] if photos else []
-    robustness(photographs=held_out, seed=seed, **options)
-
-
-def _demo(*, out: Path, **options: Any) -> None:
-    from .others.demo import demo
-
-    demo(out, **options)
-    print(out.resolve())
-
-
-def _pairs(*, photos: Path, **options: Any) -> None:
-    from .others.pairs import find_photographs, write_pairs
-
-    print(write_pairs(find_photographs(photos), **options).summary())
-
-
-def _shots(**options: Any) -> None:
-    from .others.shots import write_shots
-
-    write_shots(**options)
-
-
-def _pretrain(**options: Any) -> None:
-    _train(swap=False, **options)
-
-
-def _bench(**options: Any) -> None:
-    from .others.bench import bench
-
-    bench(**options)
-
-
-def _study(*, names: list[str], **options: Any) -> None:
-    from .others.study.runs import STUDIES, study
-
-    study(names or list(STUDIES), **options)
-
-
-def _report(*, out: Path, **options: Any) -> None:
-    from .others.study.report import report
-
-    report(out=out, **options)
-    print(out.resolve())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m Miniproject_1", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -117,14 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
     common.add_argument("--debug", action="store_true", help="show where in the code an error came from")
 
-    def command(run: Any, text: str, example: str) -> argparse.ArgumentParser:
-        name = run.__name__.removeprefix("_")
+    def command(name: str, run: str, text: str, example: str) -> argparse.ArgumentParser:
+        """run: MODULE:FUNCTION, given the options; imported only then, as each needs libraries of its own."""
         example = f"example: python -m Miniproject_1 {name} {example}"
         parser = commands.add_parser(name, parents=[common], help=text, description=text, epilog=example)
         parser.set_defaults(run=run)
         return parser
 
-    denoise = command(_denoise, "denoise picture files", "holiday/*.jpg -o denoised")
+    denoise = command(
+        "denoise", "others.denoise:denoise", "denoise picture files", "holiday/*.jpg -o denoised"
+    )
     denoise.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="PNG, JPEG, WebP, TIFF files, folders of them, or patterns"
     )
@@ -142,13 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(denoise)
 
     train = command(
-        _train,
+        "train",
+        "others.train:train",
         "train on noisy pairs; can be stopped and gone on with",
         "first_shots second_shots -o model.pth",
     )
     _add_training(train)
 
-    evaluate = command(_evaluate, "PSNR and SSIM beside those of scikit-image's denoisers", "data")
+    evaluate = command(
+        "evaluate",
+        "others.evaluate:evaluate",
+        "PSNR and SSIM beside those of scikit-image's denoisers",
+        "data",
+    )
     evaluate.add_argument(
         "data", metavar="DATA", type=Path, help="val_data.pkl as pairs and shots write it, or its folder"
     )
@@ -158,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     _add_device(evaluate)
 
-    robustness = command(_robustness, "PSNR under the course's noise and others", "data --photos photos")
+    robustness = command(
+        "robustness",
+        "others.robustness:robustness",
+        "PSNR under the course's noise and others",
+        "data --photos photos",
+    )
     robustness.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
     robustness.add_argument(
         "--photos",
@@ -172,12 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     robustness.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     _add_device(robustness)
 
-    demo = command(_demo, "a before/after picture of real photographs", "--out demo.png")
+    demo = command("demo", "others.demo:demo", "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
     demo.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
     demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
 
-    pairs = command(_pairs, "photographs -> noisy pairs in the course's format", "photos data")
+    pairs = command(
+        "pairs", "others.course:pairs", "photographs -> noisy pairs in the course's format", "photos data"
+    )
     pairs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
     pairs.add_argument("out", metavar="OUT", type=Path, help="folder for the two .pkl files")
     pairs.add_argument("--pairs", type=int, default=50_000, help="noisy pairs (default %(default)s)")
@@ -211,7 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
 
-    shots = command(_shots, "photographs -> two noisy shots of each, to try train on", "shots --sigma 25")
+    shots = command(
+        "shots",
+        "others.shots:write_shots",
+        "photographs -> two noisy shots of each, to try train on",
+        "shots --sigma 25",
+    )
     shots.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
     shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
     noise = shots.add_mutually_exclusive_group()
@@ -220,13 +167,17 @@ def _parser() -> argparse.ArgumentParser:
     shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
 
     pretrain = command(
-        _pretrain,
+        "pretrain",
+        "others.train:train",
         "train as bestmodel.pth was: on pairs of which only the second picture's noise must have zero mean",
         "data -o weights.pth",
     )
+    pretrain.set_defaults(swap=False)
     _add_training(pretrain)
 
-    bench = command(_bench, "speed and memory on this machine", "data --out bench.json")
+    bench = command(
+        "bench", "others.study.bench:bench", "speed and memory on this machine", "data --out bench.json"
+    )
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     bench.add_argument(
         "parts", metavar="PART", nargs="*", help="training, prediction, busy, target, memory (default: all)"
@@ -240,7 +191,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     study = command(
-        _study, "compare networks and settings; goes on where it stopped", "path --data data --pairs 25600"
+        "study",
+        "others.study.runs:study",
+        "compare networks and settings; goes on where it stopped",
+        "path --data data --pairs 25600",
     )
     study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
     study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
@@ -253,7 +207,12 @@ def _parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=RESULTS, help="folder of the .jsonl files (default %(default)s)"
     )
 
-    report = command(_report, "report.pdf from the kept results; trains nothing", "--out report.pdf")
+    report = command(
+        "report",
+        "others.study.report:report",
+        "report.pdf from the kept results; trains nothing",
+        "--out report.pdf",
+    )
     report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
     report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
     return parser

@@ -12,7 +12,8 @@ import torch
 
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import main
-from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs
+from Miniproject_1.others.course import load_images, write_pairs
+from Miniproject_1.others.photographs import embedded_photographs
 
 ROOT = Path(__file__).resolve().parents[1]
 

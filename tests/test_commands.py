@@ -2,6 +2,8 @@
 
 import json
 import re
+from inspect import signature
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -10,14 +12,14 @@ from conftest import run
 from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 
-import Miniproject_1.others.bench as bench_module
 import Miniproject_1.others.evaluate as evaluate_module
+import Miniproject_1.others.study.bench as bench_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import tqdm
+from Miniproject_1.others.course import load_images
 from Miniproject_1.others.evaluate import evaluate
-from Miniproject_1.others.pairs import load_images
-from Miniproject_1.others.psnr import psnr as psnr_of
+from Miniproject_1.others.metrics import psnr as psnr_of
 
 
 def test_demo_writes_the_picture_it_names(tmp_path):
@@ -153,7 +155,9 @@ def test_each_commands_help_has_an_example_that_it_takes(name, monkeypatch, caps
     assert stopped.value.code == 0
     example = " ".join(capsys.readouterr().out.split()).rpartition("example: python -m Miniproject_1 ")[2]
     assert example.startswith(f"{name} ")
-    assert parser().parse_args(example.split())
+    options = vars(parser().parse_args(example.split()))
+    run, *_ = (options.pop(name) for name in ("run", "quiet", "debug"))
+    signature(resolve_name(f"Miniproject_1.{run}")).bind(**options)  # its function is there and takes them
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from PIL import Image, ImageCms, ImageOps
 import Miniproject_1.others.denoise as denoise_module
 from Miniproject_1 import Model
 from Miniproject_1.model import UNet
-from Miniproject_1.others.bench import peak_gib
 from Miniproject_1.others.noises import gaussian
-from Miniproject_1.others.pairs import embedded_photographs
+from Miniproject_1.others.photographs import embedded_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, upright, write_picture
+from Miniproject_1.others.study.bench import peak_gib
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 EXIF = Image.Exif()

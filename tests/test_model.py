@@ -14,7 +14,7 @@ from conftest import ROOT, closed, run, same_weights
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training, UNet, dihedral, psnr_loss
-from Miniproject_1.others.psnr import psnr
+from Miniproject_1.others.metrics import psnr
 
 BACK = (0, 1, 2, 3, 4, 6, 5, 7)  # the way of `dihedral` that undoes each
 GREY_LEVEL = 1 / 255  # the most by which batching and tiling may change a pixel, in grey levels

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import run
 
+from Miniproject_1.others.course import load_images, write_pairs
 from Miniproject_1.others.noises import gaussian, poisson, salt_and_pepper
-from Miniproject_1.others.pairs import embedded_photographs, load_images, write_pairs
+from Miniproject_1.others.photographs import embedded_photographs
 
 GREY = torch.full((40, 3, 32, 32), 100, dtype=torch.uint8)
 

@@ -16,10 +16,10 @@ from conftest import run, start, stop_after_an_epoch
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training
-from Miniproject_1.others.bench import TRAIN, peak_gib
-from Miniproject_1.others.pairs import load_images
-from Miniproject_1.others.psnr import psnr
-from Miniproject_1.others.train import Shards
+from Miniproject_1.others.course import load_images
+from Miniproject_1.others.metrics import psnr
+from Miniproject_1.others.sources import Shards
+from Miniproject_1.others.study.bench import TRAIN, peak_gib
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +414,8 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "import torch\n"
         "sys.path.insert(0, os.getcwd())\n"
         "from Miniproject_1.model import Training, UNet\n"
-        "from Miniproject_1.others.train import Shards, _processes\n"
+        "from Miniproject_1.others.sources import Shards\n"
+        "from Miniproject_1.others.train import _processes\n"
         "def sgd(network, rate): return [torch.optim.SGD(network.parameters(), rate)]\n"
         "with _processes('cpu') as rank:\n"
         "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike

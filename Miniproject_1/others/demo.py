@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..model import Model, atomic_write
+from .course import COURSE_BLOCK, noisy_views
 from .machine import load_model
-from .pairs import COURSE_BLOCK, centre_square, embedded_photographs, noisy_views, open_photograph
-from .psnr import psnr
+from .metrics import psnr
+from .photographs import centre_square, embedded_photographs, open_photograph
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure
@@ -34,7 +35,8 @@ class Example(NamedTuple):
 def demo(out: Path, *, seed: int, size: int | None = None) -> None:
     """Write a PNG of real photographs, noisy, denoised by `bestmodel.pth` and clean, with each PSNR.
 
-    Each is a photograph's centre square under the course's noise: one random pixel of every 8×8.
+    Each is a photograph's centre square under the course's noise: one random pixel of every 8×8. Prints where
+    the PNG is.
 
     size: pixels a side, of more photographs, small as in the report; by default each has an eighth of its
         photograph's.
@@ -44,6 +46,7 @@ def demo(out: Path, *, seed: int, size: int | None = None) -> None:
     figure = before_and_after(_examples(model, photographs, seed, size), width=PAGE if size else 8.8)
     with atomic_write(out) as file:
         figure.savefig(file, format="png", dpi=300 if size else 150)
+    print(out.resolve())
 
 
 def _examples(model: Model, photographs: list[Path], seed: int, size: int | None) -> list[Example]:

@@ -11,9 +11,9 @@ import PIL.Image
 
 from ..model import tqdm
 from .machine import load_model
-from .pairs import find_photographs
+from .metrics import psnr, ssim
+from .photographs import find_photographs
 from .pictures import FORMATS, Picture, by_name, read_picture, upright, write_picture
-from .psnr import psnr, ssim
 
 GAP = 8  # white pixels between the halves of a comparison
 

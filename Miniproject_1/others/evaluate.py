@@ -13,10 +13,10 @@ from skimage import restoration
 from torch import Tensor
 
 from ..model import atomic_write, tqdm
+from .course import load_images
 from .demo import Example, before_and_after
 from .machine import load_model, refuse_unwritable
-from .pairs import load_images
-from .psnr import psnr, ssim
+from .metrics import psnr, ssim
 
 TUNED_ON = 100  # images on which each tool's setting is chosen
 SHOWN = 10  # worst and best pictures

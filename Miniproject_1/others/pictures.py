@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
-from .pairs import find_photographs, refuse_bomb
+from .photographs import find_photographs, refuse_bomb
 
 FORMATS = {
     ".png": "PNG",

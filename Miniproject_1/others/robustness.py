@@ -7,16 +7,18 @@ import torch
 from torch import Tensor
 
 from ..model import atomic_write
+from .course import SIZE, load_images, noisy_views
 from .machine import describe_machine, load_model, refuse_unwritable
+from .metrics import psnr
 from .noises import gaussian, poisson, salt_and_pepper
-from .pairs import SIZE, centre_square, load_images, noisy_views, open_photograph
-from .psnr import psnr
+from .photographs import centre_square, find_photographs, open_photograph, split_photographs
 
 
 def robustness(
     data: Path,
     *,
-    photographs: list[Path],
+    photos: Path | None,
+    val: int,
     seed: int,
     weights: Path | None = None,
     device: str | None = None,
@@ -25,8 +27,12 @@ def robustness(
     """Print the mean PSNR in dB, noisy and denoised, for each noise, and write it to `out` as JSON.
 
     The course's noise is that of `data/val_data.pkl`; Gaussian, Poisson and salt and pepper are put on
-    its clean images. Blocks of other sizes need `photographs` and are left out without any.
+    its clean images.
+
+    photos: folder of photographs, for blocks of other sizes, which are left out without it.
+    val: only those photographs are taken that `pairs`, with the same `val` and `seed`, holds out.
     """
+    photographs = split_photographs(find_photographs(photos), val=val, seed=seed)[1] if photos else []
     noisy, clean = load_images(data / "val_data.pkl")
     if out:
         refuse_unwritable(out)

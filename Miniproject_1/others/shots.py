@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..model import atomic_write
 from .noises import gaussian, poisson
-from .pairs import embedded_photographs, find_photographs, open_photograph, split_photographs
+from .photographs import embedded_photographs, find_photographs, open_photograph, split_photographs
 from .pictures import Picture, write_picture
 
 SIDE = 192  # pixels of the pictures that photographs are cut into

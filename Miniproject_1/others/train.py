@@ -1,7 +1,5 @@
 """Long training: stopped, killed and gone on with; from more files than memory holds; on many devices."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -12,49 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..model import BATCH_SIZE, Model, Training, atomic_write, remove_strays
+from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
-from .pairs import load_images
-from .psnr import noise_to_noise, psnr
-
-if TYPE_CHECKING:  # needs the libraries for pictures, and is imported where they are read
-    from .scenes import Scenes
+from .metrics import noise_to_noise, psnr
+from .sources import Scenes, Shards
 
 ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
-
-
-class Shards(Sequence):
-    """The pairs of several files in the course's format, each mapped into memory while it is used.
-
-    held_out: (noisy_a, noisy_b), N×3×H×W, where asked for: the last fiftieth of the last file, 500 pairs at
-        most.
-    pairs: how many others there are.
-    """
-
-    def __init__(self, data: Path, *, keep_back: bool = True) -> None:
-        """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
-        self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
-        if not self.paths:
-            raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
-        noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
-        self.kept_back = min(500, len(noisy_a) // 50) if keep_back else 0
-        kept_back = slice(len(noisy_a) - self.kept_back, None)
-        self.held_out = [(noisy_a[kept_back].float(), noisy_b[kept_back].float())] if self.kept_back else []
-        self.pairs = sum(len(noisy_a) for noisy_a, _ in self)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
-        noisy_a, noisy_b = load_images(self.paths[index], mmap=True)
-        end = len(noisy_a) - (self.kept_back if index == len(self) - 1 else 0)
-        return noisy_a[:end], noisy_b[:end]
 
 
 def train(
@@ -89,8 +57,10 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's, or `patience` has no score to go by.
+    `data` is more than two paths, `out` is another training's, or `patience` has no score to go by.
     """
+    if len(data) > 2:
+        raise ValueError(f"DATA: expected two folders of shots, or one of train_data*.pkl, got {len(data)}")
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
@@ -183,8 +153,6 @@ def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
 
 def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
     """Read the two folders and say what was found there."""
-    from .scenes import Scenes
-
     scenes = Scenes(first, second, seed)
     if rank == 0:
         for name, (rows, columns) in scenes.misaligned.items():

@@ -35,7 +35,7 @@ Runs = list[dict[str, Any]]
 
 
 def report(results: Path, out: Path) -> None:
-    """Write the report as PDF. Nothing is trained.
+    """Write the report as PDF and print where it is. Nothing is trained.
 
     results: folder with what `study`, `bench`, `robustness` and `demo` have kept, the lines that `pretrain`
         printed, and `published.json`. Without `bench`'s or the study `changes`, which take an hour each, what
@@ -81,6 +81,7 @@ def report(results: Path, out: Path) -> None:
         pdf = typst.compile(build / "report.typ")
     with atomic_write(out) as file:
         file.write(pdf)
+    print(out.resolve())
 
 
 def _settings(results: Path, name: str) -> dict[str, Runs]:

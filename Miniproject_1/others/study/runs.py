@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
+from ..course import load_images
 from ..machine import describe_machine
-from ..pairs import load_images
-from ..psnr import psnr
+from ..metrics import mean_psnr
 from .networks import (
     AppendixUNet,
     Averaged,
@@ -153,7 +153,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
 
 
 def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, results: Path) -> None:
-    """Run what is missing of the named studies, and print and keep the results.
+    """Run what is missing of the named studies, of all where none is named, and print and keep the results.
 
     Each finished run is a line of JSON in `results`/NAME.jsonl: study, setting, seed, pairs and epochs as
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
@@ -162,6 +162,7 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     different studies can work side by side.
     Raises `ValueError` for a name that is none.
     """
+    names = names or list(STUDIES)
     for name in names:
         if name not in STUDIES:
             raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
@@ -239,25 +240,3 @@ def run(
         "seconds": seconds,
         "machine": describe_machine(device),
     }
-
-
-@torch.no_grad()
-def mean_psnr(network: nn.Module, noisy: Tensor, clean: Tensor, *, ensemble: bool = False) -> float:
-    """Mean PSNR in dB of any network that takes and returns N×3×H×W in [0, 255], as it stands.
-
-    ensemble: of the mean of two answers, to a picture and to the same turned by 180°; else of a single one.
-    """
-    device = next(network.parameters()).device
-    answer = partial(_self_ensemble, network) if ensemble else network
-    network.eval()
-    scores = [
-        psnr(answer(images.to(device, torch.float32)).clamp(0, 255).cpu(), target)
-        for images, target in zip(noisy.split(100), clean.split(100), strict=True)
-    ]
-    network.train()
-    return torch.cat(scores).mean().item()
-
-
-def _self_ensemble(network: nn.Module, images: Tensor) -> Tensor:
-    one, other = network(images), network(images.flip(-2, -1))
-    return (one + other.flip(-2, -1)) / 2

@@ -1,15 +1,17 @@
-"""Two noisy shots of each scene, in two folders: pairs to train on and to score on."""
+"""What is trained on: files of pairs in the course's format, or two noisy shots of each scene in two folders.
+
+What reads pictures is imported where they are read: training on files of pairs needs torch alone.
+"""
 
 import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .pictures import by_name, read_picture, size_of
+from .course import load_images
 
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
@@ -17,6 +19,34 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 20  # of the scenes: a tenth, but no more than so
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 UNLIKE = 0.05  # by how much more they differ when moved the other way, where a shift is real
+
+
+class Shards(Sequence):
+    """The pairs of several files in the course's format, each mapped into memory while it is used.
+
+    held_out: (noisy_a, noisy_b), N×3×H×W, where asked for: the last fiftieth of the last file, 500 pairs at
+        most.
+    pairs: how many others there are.
+    """
+
+    def __init__(self, data: Path, *, keep_back: bool = True) -> None:
+        """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
+        self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
+        if not self.paths:
+            raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
+        noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
+        self.kept_back = min(500, len(noisy_a) // 50) if keep_back else 0
+        kept_back = slice(len(noisy_a) - self.kept_back, None)
+        self.held_out = [(noisy_a[kept_back].float(), noisy_b[kept_back].float())] if self.kept_back else []
+        self.pairs = sum(len(noisy_a) for noisy_a, _ in self)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
+        noisy_a, noisy_b = load_images(self.paths[index], mmap=True)
+        end = len(noisy_a) - (self.kept_back if index == len(self) - 1 else 0)
+        return noisy_a[:end], noisy_b[:end]
 
 
 class Scenes(Sequence):
@@ -34,6 +64,8 @@ class Scenes(Sequence):
     def __init__(self, first: Path, second: Path, seed: int) -> None:
         """Read the folders. Raises `ValueError` where a picture has no twin, or as its twin the same picture
         or one of another size, and as `read_picture` does."""
+        from .pictures import read_picture, size_of
+
         names = match(first, second)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         number = min(round(HELD_OUT * len(names)), MOST_HELD_OUT) or int(len(names) > 1)
@@ -81,6 +113,8 @@ class Scenes(Sequence):
 
 def match(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     """The pictures of two folders by name, suffixes apart. Raises `ValueError` where one has no twin."""
+    from .pictures import by_name
+
     folders = []
     for folder in (first, second):
         if not folder.is_dir():
@@ -99,6 +133,7 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
     (0, 0) where that says nothing: in a sky or a blurred scene noise alone decides where the peak is. A real
     shift lays b on a, while as much the other way takes it further off.
     """
+    import numpy as np
     from skimage.registration import phase_cross_correlation
 
     grey = (np.asarray(_centre(each)[0].mean(0)) for each in (a, b))
@@ -117,6 +152,8 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 def mirrored(images: Tensor, side: int) -> Tensor:
     """Continued on the right and below by its mirror image, to at least this many pixels a side."""
+    import numpy as np
+
     missing = [(0, max(0, side - length)) for length in images.shape[2:]]
     return torch.from_numpy(np.pad(images.numpy(), [(0, 0), (0, 0), *missing], "symmetric"))
 

@@ -1,4 +1,4 @@
-"""Photographs -> noisy pairs, and the course's `.pkl` files read and checked.
+"""The course's `.pkl` files: read, checked, and made from photographs.
 
 The course's noise: a photograph is cut into blocks, one block a pixel of the small picture. A noisy
 picture takes one pixel of each block at random, uniformly, all three channels together; the clean
@@ -8,31 +8,35 @@ variance is the texture that the small pixel covers.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..model import Workers, atomic_write, is_whole, read, tqdm
+from ..model import atomic_write, is_whole, read
 from .machine import refuse_unwritable
 from .noises import gaussian, poisson, salt_and_pepper
+from .photographs import (
+    SMALLEST,
+    at_least,
+    centre_square,
+    find_photographs,
+    in_threads,
+    open_photograph,
+    random_square,
+    reduced,
+    split_photographs,
+)
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
     from PIL.Image import Image
 
 SIZE = 32  # pixels a side of the small pictures
 COURSE_BLOCK = 8  # pixels of the photograph a side, for one pixel of the picture
-SMALLEST = 128  # pixels a side under which a photograph is skipped: its blocks say too little
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+COURSE_SIDE = SIZE * COURSE_BLOCK  # pixels to which the course reduced a photograph's shorter side
 
 
 def load_images(path: Path, *, mmap: bool = False) -> tuple[Tensor, Tensor]:
@@ -62,34 +66,6 @@ def _holds_images(part: Tensor) -> bool:
     return right and part.shape[1] == 3 and part.numel() > 0
 
 
-def find_photographs(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """Every file with one of these suffixes under `folder`, at any depth, in the order of their names."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"PHOTOS: {folder} is not a folder")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-
-
-def embedded_photographs() -> list[Path]:
-    """The colour photographs that the `scikit-image` wheel carries.
-
-    Left out: its drawings and test charts, and the right eye of the motorcycle's stereo pair, which
-    shows what the left one shows.
-    Raises `ModuleNotFoundError`, with the line that installs it, where scikit-image is missing.
-    """
-    try:
-        import skimage.data
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the embedded photographs need scikit-image: python -m pip install scikit-image"
-        ) from error
-    names = (
-        "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg "
-        "ihc.png motorcycle_left.png retina.jpg rocket.jpg"
-    )
-    return [Path(skimage.data.__file__).parent / name for name in names.split()]
-
-
 class Written(NamedTuple):
     """What `write_pairs` did: how many of what."""
 
@@ -107,6 +83,11 @@ class Written(NamedTuple):
             f"images from {self.val_photographs:,} others; skipped: {self.unreadable} unreadable, "
             f"{self.too_small} with a side under {SMALLEST} pixels, {self.duplicates} duplicates"
         )
+
+
+def pairs(photos: Path, out: Path, **options: Any) -> None:
+    """`write_pairs` of the photographs in the folder `photos`, and a line that tells what it did."""
+    print(write_pairs(find_photographs(photos), out, **options).summary())
 
 
 def write_pairs(
@@ -158,7 +139,7 @@ def write_pairs(
     refuse_unwritable(out / "train_data.pkl")
     train, held_out, skipped = split_photographs(photographs, val=val, seed=seed)
     if crop:
-        train, held_out = (_at_least(crop * COURSE_BLOCK, part) for part in (train, held_out))
+        train, held_out = (at_least(crop * COURSE_BLOCK, part) for part in (train, held_out))
         if not train or val > 0 == len(held_out):
             raise ValueError(
                 f"crop {crop}: too few photographs of {crop * COURSE_BLOCK} pixels a side or more"
@@ -175,35 +156,6 @@ def write_pairs(
     if oracle:
         _save((noisy_a, target), out / "oracle_data.pkl")
     return Written(pairs, min(pairs, len(train)), val, len(held_out), **skipped)
-
-
-def split_photographs(
-    photographs: list[Path], *, val: int, seed: int
-) -> tuple[list[Path], list[Path], dict[str, int]]:
-    """(photographs to train on, photographs held out for `val` pictures, how many were skipped and why).
-
-    The same photographs, `val` and `seed` give the same split. Raises `ValueError` where too few are left.
-    """
-    kinds = list(_in_threads(_inspect, photographs, "checking photographs"))
-    usable, seen = [], set()
-    for path, kind in zip(photographs, kinds, strict=True):
-        if kind not in ("unreadable", "too small") and kind not in seen:
-            seen.add(kind)
-            usable.append(path)
-    needed = 2 if val else 1
-    unreadable, too_small = kinds.count("unreadable"), kinds.count("too small")
-    if len(usable) < needed:
-        raise ValueError(
-            f"PHOTOS: {len(usable)} usable photographs ({len(photographs)} files, {unreadable} "
-            f"unreadable, {too_small} with a side under {SMALLEST} pixels), "
-            f"expected {needed} or more"
-        )
-    random.Random(seed).shuffle(usable)
-    # One validation picture a photograph where there are many, a quarter of them where there are few.
-    held_out = min(val, max(1, len(usable) // 4))
-    duplicates = len(photographs) - unreadable - too_small - len(usable)
-    skipped = {"unreadable": unreadable, "too_small": too_small, "duplicates": duplicates}
-    return usable[held_out:], usable[:held_out], skipped
 
 
 def noisy_views(
@@ -228,37 +180,6 @@ def noisy_views(
     return noisy[0], noisy[1:].float().mean(0).round().to(torch.uint8), clean
 
 
-def open_photograph(path: Path) -> Image:
-    """The photograph as an 8-bit RGB picture."""
-    import PIL.Image
-
-    with PIL.Image.open(path) as image:
-        refuse_bomb(image)
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"{path}: not 8 bits a channel")
-        return image.convert("RGB")
-
-
-def refuse_bomb(image: Image) -> None:
-    """Raise `ValueError` for an opened picture so large that it may be a decompression bomb."""
-    import PIL.Image
-
-    tags = getattr(image, "tag_v2", {})  # a TIFF's tiles can be larger than the picture
-    for width, height in (image.size, (tags.get(322, 0), tags.get(323, 0))):
-        if width * height > PIL.Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{width}×{height} pixels: a decompression bomb?")
-
-
-def _inspect(path: Path) -> str:
-    """'unreadable', 'too small', or a fingerprint of the file's bytes."""
-    try:
-        image = open_photograph(path)
-        fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
-    except Exception:  # whatever a decoder finds wrong with a stranger's file, it is skipped
-        return "unreadable"
-    return "too small" if min(image.size) < SMALLEST else fingerprint
-
-
 def _draw(
     photographs: list[Path],
     count: int,
@@ -280,21 +201,19 @@ def _draw(
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         photograph = open_photograph(photographs[first])
         if crop:
-            photograph = _reduced(photograph)
+            photograph = reduced(photograph, COURSE_SIDE)
         for index in range(first, count, len(photographs)):
             side = crop * COURSE_BLOCK if crop else None
-            view = (
-                centre_square(photograph, side) if index == first else _random_square(photograph, rng, side)
-            )
+            view = centre_square(photograph, side) if index == first else random_square(photograph, rng, side)
             if not crop:
-                view = _reduced(view)
+                view = reduced(view, COURSE_SIDE)
             noisy_a, noisy_b, clean = noisy_views(view, size, generator, shots)
             if other_noises and rng.random() < other_noises:
                 noisy_a = _other_noise(view, clean, rng, generator)
             for image, made in zip(images, (noisy_a, noisy_b, clean), strict=True):
                 image[index] = made
 
-    for _ in _in_threads(fill, range(len(photographs)), label):
+    for _ in in_threads(fill, range(len(photographs)), label):
         pass
     return images
 
@@ -312,42 +231,6 @@ def _other_noise(view: Image, clean: Tensor, rng: random.Random, generator: torc
     return salt_and_pepper(clean, 0.2 * strength, generator, whole_pixels=rng.random() < 0.5)
 
 
-def centre_square(photograph: Image, side: int | None = None) -> Image:
-    """The centred square of this side, by default the largest."""
-    width, height = photograph.size
-    side = side or min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return photograph.crop((left, top, left + side, top + side))
-
-
-def _random_square(photograph: Image, rng: random.Random, side: int | None = None) -> Image:
-    """A square in a random place; of random side, three quarters of the photograph's or more, by default."""
-    width, height = photograph.size
-    shorter = min(width, height)
-    side = side or rng.randint(max(SMALLEST, shorter * 3 // 4), shorter)
-    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
-    return photograph.crop((left, top, left + side, top + side))
-
-
-def _reduced(photograph: Image) -> Image:
-    """With a shorter side of the course's 256 pixels, where it has more."""
-    shorter = min(photograph.size)
-    factor = min(1, SIZE * COURSE_BLOCK / shorter)
-    return photograph.resize([round(factor * side) for side in photograph.size])
-
-
-def _at_least(side: int, photographs: list[Path]) -> list[Path]:
-    """Those of the photographs that have so many pixels a side."""
-    import PIL.Image
-
-    kept = []
-    for path in photographs:
-        with PIL.Image.open(path) as image:
-            if min(image.size) >= side:
-                kept.append(path)
-    return kept
-
-
 def _tensor(image: Image) -> Tensor:
     """The pixels of an RGB picture, 3×H×W `uint8`."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
@@ -357,14 +240,3 @@ def _tensor(image: Image) -> Tensor:
 def _save(content: tuple[Tensor, Tensor], path: Path) -> None:
     with atomic_write(path) as file:
         torch.save(content, file)
-
-
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], label: str) -> Iterator[Result]:
-    """`map` over all cores, with a progress bar where there is tqdm.
-
-    Threads are enough: Pillow and torch work outside the interpreter's lock.
-    """
-    items = list(items)
-    with Workers(os.cpu_count() or 1) as workers:
-        results = workers.map(function, items)
-        yield from tqdm(results, label, total=len(items), unit="photo") if tqdm else results

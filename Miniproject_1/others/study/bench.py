@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import Model, Training, UNet, atomic_write, bfloat16
-from .machine import describe_machine, refuse_unwritable
-from .pairs import load_images
-from .study.networks import AppendixUNet
-from .study.runs import ORIGINAL, Setting, mean_psnr, run
+from ...model import Model, Training, UNet, atomic_write, bfloat16
+from ..course import load_images
+from ..machine import describe_machine, refuse_unwritable
+from ..metrics import mean_psnr
+from .networks import AppendixUNet
+from .runs import ORIGINAL, Setting, run
 
 EPOCH = 50_000  # pairs in the course's epoch, for which it allows 300 seconds
 TIMED = 6_400  # pairs that are timed: enough for the first steps not to matter
@@ -39,7 +40,7 @@ TRAIN = """
 from collections import deque
 from pathlib import Path
 from Miniproject_1.model import Training, UNet
-from Miniproject_1.others.train import Shards
+from Miniproject_1.others.sources import Shards
 deque(Training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
 """
 WEIGHED = r"""
@@ -206,7 +207,7 @@ def peak_gib(work: str) -> float:
 
     Raises `RuntimeError` where it fails.
     """
-    place = Path(__file__).parents[2]
+    place = Path(__file__).parents[3]
     command = [sys.executable, "-c", WEIGHED.format(work=work)]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     if done.returncode:

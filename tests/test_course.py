@@ -8,8 +8,8 @@ from conftest import closed, run
 from PIL import Image
 
 from Miniproject_1.model import UNet
-from Miniproject_1.others.pairs import embedded_photographs, load_images, noisy_views, write_pairs
-from Miniproject_1.others.psnr import psnr
+from Miniproject_1.others.course import load_images, noisy_views, write_pairs
+from Miniproject_1.others.photographs import embedded_photographs
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -215,10 +215,3 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, mmap):
     (tmp_path / "train_data.pkl").write_bytes(b"secret")
     with closed(tmp_path / "train_data.pkl") as path, pytest.raises(PermissionError, match="train_data.pkl"):
         load_images(path, mmap=mmap)
-
-
-def test_psnr_is_the_mean_squared_error_of_values_in_0_1():
-    clean = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    images = clean.clone()
-    images[1] = 51  # a fifth of the range: 10·log10(25)
-    assert psnr(images, clean).tolist() == pytest.approx([80, 13.9794], abs=1e-3)

@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from conftest import run
 from PIL import Image
 
-import Miniproject_1.others.scenes as scenes_module
+import Miniproject_1.others.sources as sources_module
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training
+from Miniproject_1.others.course import load_images
 from Miniproject_1.others.denoise import denoise
+from Miniproject_1.others.metrics import noise_to_noise
 from Miniproject_1.others.noises import gaussian, poisson
-from Miniproject_1.others.pairs import embedded_photographs, load_images
+from Miniproject_1.others.photographs import embedded_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, write_picture
-from Miniproject_1.others.psnr import noise_to_noise
-from Miniproject_1.others.scenes import Scenes, match, shift_between
 from Miniproject_1.others.shots import write_shots
+from Miniproject_1.others.sources import Scenes, match, shift_between
 
 # Parts of real photographs, of many sizes.
 PARTS = {
@@ -60,7 +61,7 @@ def train(folders, out, *more):
 
 
 def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path, monkeypatch, run_here):
-    monkeypatch.setattr(scenes_module, "LEAST", 500)
+    monkeypatch.setattr(sources_module, "LEAST", 500)
     out = tmp_path / "weights.pth"
     code, told = run_here("train", *folders, "-o", out, "--epochs", 1)
     assert code == 0, told.err
@@ -86,8 +87,8 @@ def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path, monkeypa
 
 @pytest.mark.parametrize("noise", [partial(gaussian, sigma=50), partial(poisson, counts=30)])
 def test_strong_and_shot_noise_are_learnt_too(tmp_path, monkeypatch, noise):
-    monkeypatch.setattr(scenes_module, "PATCH", 32)
-    monkeypatch.setattr(scenes_module, "MOST", 256)
+    monkeypatch.setattr(sources_module, "PATCH", 32)
+    monkeypatch.setattr(sources_module, "MOST", 256)
     folders, weights, out = two_shots(tmp_path, noise), tmp_path / "weights.pth", tmp_path / "out"
     train_module.train(folders, weights, epochs=2, seed=0, batch_size=16)
     denoise([str(folders[0])], out, weights=weights)
@@ -102,8 +103,8 @@ def test_strong_and_shot_noise_are_learnt_too(tmp_path, monkeypatch, noise):
 
 
 def test_a_stopped_training_on_shots_goes_on_to_the_same_end(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes_module, "PATCH", 16)
-    monkeypatch.setattr(scenes_module, "MOST", 66)  # three steps an epoch
+    monkeypatch.setattr(sources_module, "PATCH", 16)
+    monkeypatch.setattr(sources_module, "MOST", 66)  # three steps an epoch
     whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
     train_module.train(folders, whole, epochs=2, seed=0)
 
@@ -153,7 +154,7 @@ def test_shifted_shots_are_named(folders, monkeypatch, capsys):
     assert found.keys() == {"coffee", "camera"}
     assert found["coffee"] == pytest.approx((0, 2), abs=0.3)
     assert found["camera"] == pytest.approx((-3, 1), abs=0.3)
-    monkeypatch.setattr(scenes_module, "MOST", 1)  # a patch of each: it is warned of before the training
+    monkeypatch.setattr(sources_module, "MOST", 1)  # a patch of each: it is warned of before the training
     train_module.train(folders, folders[0].parent / "weights.pth", epochs=1, seed=0)
     assert "warning: camera: the shots are shifted by -3.0 rows" in capsys.readouterr().err
 
