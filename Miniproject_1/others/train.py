@@ -67,15 +67,8 @@ def train(
         if start:
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
-        curve = out.with_suffix(".png")
-        _refuse_taken(data, out, curve, resume)
-        val = data[0] / "val_data.pkl"
-        val_data = load_images(val) if val.exists() else None
-        shards = (
-            Shards(data[0], keep_back=not val_data)
-            if len(data) == 1
-            else _scenes(data[0], data[1], seed, rank)
-        )
+        _refuse_taken(data, out, out.with_suffix(".png"), resume)
+        val_data, shards = _read(data, seed, rank)
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
@@ -88,40 +81,80 @@ def train(
         if rank == 0:
             remove_strays(out)
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
-        begin = time.perf_counter()
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
         with _stop_signals() as stopped, _told_of(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
                 training.load_state_dict(state)
+            keeper = Keeper(model, training, out, recipe, record, best)
             for number, (epoch, loss) in enumerate(training):
+                if loss is not None:
+                    scores = _scores(model, val_data, shards.held_out) if rank == 0 else {}
+                    if keeper.end_epoch(epoch, loss, scores):
+                        break
                 # Between processes, asking costs a message.
                 asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
-                interrupted, done = asked and _any(bool(stopped)), False
-                if loss is not None:
-                    if rank == 0:
-                        scores = _scores(model, val_data, shards.held_out)
-                        record.append({"epoch": epoch, "loss": loss, **scores})
-                        if patience is not None and _best_epoch(record) == epoch:
-                            best = deepcopy(model.network.state_dict())
-                    late = rank == 0 and patience is not None and epoch - _best_epoch(record) >= patience
-                    done = epoch == epochs or _any(late)
-                if rank == 0 and (interrupted or loss is not None):
-                    if done and best:
-                        model.network.load_state_dict(best)
-                    more = {} if done else {"training": training.state_dict(), "best": best}
-                    model.save(out, recipe=recipe, record=record, **more)
-                if rank == 0 and loss is not None:
-                    told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
-                    seconds = time.perf_counter() - begin
-                    print(f"epoch {epoch:3d}/{epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s", flush=True)
-                    draw(record, curve)
-                if done:
-                    break
-                if interrupted:
+                if asked and _any(bool(stopped)):
+                    keeper.save()
                     raise KeyboardInterrupt
-        if best and rank == 0:
-            print(f"the weights are those of epoch {_best_epoch(record)}", flush=True)
+
+
+class Keeper:
+    """Keeps what a training has come to: in its file, in its curve and on the screen.
+
+    Only the first process writes and tells. record: of each epoch, the number, the loss and the scores;
+    best: the weights of the best epoch, where the training may stop early.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        training: Training,
+        out: Path,
+        recipe: dict[str, Any],
+        record: list[dict[str, float]],
+        best: dict[str, Tensor] | None,
+    ) -> None:
+        self.model, self.training, self.out, self.recipe = model, training, out, recipe
+        self.record, self.best, self.begin = record, best, time.perf_counter()
+
+    def end_epoch(self, epoch: int, loss: float, scores: dict[str, float]) -> bool:
+        """Keep the epoch; whether the training is done: at its last epoch, or `patience` after its best."""
+        patience, late = self.recipe.get("patience"), False
+        if self.training.rank == 0:
+            self.record.append({"epoch": epoch, "loss": loss, **scores})
+            if patience is not None:
+                if _best_epoch(self.record) == epoch:
+                    self.best = deepcopy(self.model.network.state_dict())
+                late = epoch - _best_epoch(self.record) >= patience
+        done = epoch == self.training.epochs or _any(late)
+        self.save(done)
+        if self.training.rank == 0:
+            told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
+            seconds = time.perf_counter() - self.begin
+            line = f"epoch {epoch:3d}/{self.training.epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s"
+            print(line, flush=True)
+            draw(self.record, self.out.with_suffix(".png"))
+            if done and self.best:
+                print(f"the weights are those of epoch {_best_epoch(self.record)}", flush=True)
+        return done
+
+    def save(self, done: bool = False) -> None:
+        """Write the model: until the training is done with all that it takes to go on, then the best one."""
+        if self.training.rank == 0:
+            if done and self.best:
+                self.model.network.load_state_dict(self.best)
+            more = {} if done else {"training": self.training.state_dict(), "best": self.best}
+            self.model.save(self.out, recipe=self.recipe, record=self.record, **more)
+
+
+def _read(data: list[Path], seed: int, rank: int) -> tuple[tuple[Tensor, Tensor] | None, Shards | Scenes]:
+    """(the pictures of a `val_data.pkl`, if there is one; what is trained on)."""
+    if len(data) == 2:
+        return None, _scenes(data[0], data[1], seed, rank)
+    val = data[0] / "val_data.pkl"
+    val_data = load_images(val) if val.exists() else None
+    return val_data, Shards(data[0], keep_back=not val_data)
 
 
 def _refuse_taken(data: list[Path], out: Path, curve: Path, resume: bool) -> None:
