@@ -180,14 +180,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
     bench.add_argument(
-        "parts", metavar="PART", nargs="*", help="training, prediction, busy, target, memory (default: all)"
+        "parts",
+        metavar="PART",
+        nargs="*",
+        help="training, prediction, epoch, busy, target, memory (default: all)",
     )
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(
         "--epochs",
-        type=_whole_number(1),
+        type=_whole_number(0),
         default=10,
-        help="after which the original way is stopped (default %(default)s)",
+        help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
     )
 
     study = command(

@@ -62,9 +62,15 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     printed = told.out
     result = json.loads((tmp_path / "bench.json").read_text())
     rates = result["training"]["pairs_per_second"]
-    assert len(rates) == 3
+    assert len(rates) == 4
     assert all(f"{rate:.0f} pairs/s" in printed for rate in rates.values())
     assert all(rate > 0 for rate in result["prediction"]["images_per_second"].values())
+    epoch = result["epoch"]
+    assert epoch["pairs"] == 64
+    assert 10 < epoch["new"]["before"] < epoch["pretrained"]["before"] - 3
+    for name in ("new", "pretrained"):
+        one = epoch[name]
+        assert f"{one['seconds']:.0f} s, {one['before']:.3f} -> {one['after']:.3f} dB" in printed
     for name in ("training", "prediction"):
         rate = result["busy"][name]
         told = re.search(rf"{name}, one core kept busy by another +(.*) of (.*) a second", printed).groups()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...model import Model, Training, UNet, atomic_write, bfloat16
 from ..course import load_images
 from ..machine import describe_machine, refuse_unwritable
-from ..metrics import mean_psnr
+from ..metrics import mean_psnr, psnr
 from .networks import AppendixUNet
 from .runs import ORIGINAL, Setting, run
 
@@ -60,9 +60,9 @@ print(kilobytes / 2**20)
 def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
-    parts: what is measured: "training", "prediction", "busy", "target" or "memory"; all where none is named.
-        The others stay in `out` as they were.
-    epochs: after which the original way is stopped.
+    parts: what is measured: "training", "prediction", "epoch", "busy", "target" or "memory"; all where none is
+        named. The others stay in `out` as they were.
+    epochs: after which the original way is stopped in "target"; with 0, what `out` has of it stays.
 
     Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
     100, nothing turned or mirrored) and this project's. "target" takes most of the time: the original is
@@ -72,8 +72,9 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training_rates(train_data, device),
         "prediction": lambda: prediction_rates(val_data[0], device),
+        "epoch": lambda: whole_epochs(train_data, val_data),
         "busy": lambda: busy_rates(train_data, val_data[0], device),
-        "target": lambda: to_target(train_data, val_data, epochs),
+        "target": lambda: to_target(train_data, val_data, epochs, result.get("target", {}).get("original")),
         "memory": lambda: peaks(train_data),
     }
     for part in parts:
@@ -102,6 +103,7 @@ def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> d
         "original": (AppendixUNet, ORIGINAL),
         "appendix's U-Net, this loop": (AppendixUNet, {"batch_size": ORIGINAL["batch_size"]}),
         "this project": (UNet, {}),
+        "this project, float32": (UNet, {"mixed_precision": False}),
     }
     rates = {}
     for name, (make, options) in ways.items():
@@ -109,8 +111,11 @@ def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> d
         deque(Training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
         rates[name] = len(few[0]) / _seconds(partial(deque, Training(network, [few], 1, **options), 0))
         tell(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
-    loop, whole = (rates[name] / rates["original"] for name in list(ways)[1:])
-    tell("training, ratios to the original", f"{loop:.2f} on its own network, {whole:.2f} on this one")
+    loop, whole, exact = (f"{rates[name] / rates['original']:.2f}" for name in list(ways)[1:])
+    tell(
+        "training, ratios to the original",
+        f"{loop} on its own network, {whole} on this one, {exact} in float32",
+    )
     used = {
         "original": {"bfloat16": False, "channels_last": False, "compile": False},
         "this project": {"bfloat16": bfloat16(device), "channels_last": True, "compile": False},
@@ -131,6 +136,23 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
     for name, rate in rates.items():
         tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
     return {"images_per_second": rates}
+
+
+def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    """What the course's harness asks of a new model and of the pretrained one: an epoch, and PSNR around it."""
+    pairs, (noisy, clean) = (train_data[0][:EPOCH], train_data[1][:EPOCH]), val_data
+    result: dict[str, Any] = {"pairs": len(pairs[0]), "seed": 0}
+    for name in ("new", "pretrained"):
+        torch.manual_seed(0)
+        model = Model()
+        if name == "pretrained":
+            model.load_pretrained_model()
+        before = psnr(model.predict(noisy), clean).mean().item()
+        seconds = _seconds(partial(model.train, *pairs, 1))
+        after = psnr(model.predict(noisy), clean).mean().item()
+        result[name] = {"before": round(before, 4), "after": round(after, 4), "seconds": round(seconds, 1)}
+        tell(f"an epoch, {name}", f"{seconds:.0f} s, {before:.3f} -> {after:.3f} dB")
+    return result
 
 
 def busy_rates(train_data: tuple[Tensor, Tensor], images: Tensor, device: torch.device) -> dict[str, Any]:
@@ -157,20 +179,26 @@ def busy_rates(train_data: tuple[Tensor, Tensor], images: Tensor, device: torch.
 
 
 def to_target(
-    train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor], epochs: int
+    train_data: tuple[Tensor, Tensor],
+    val_data: tuple[Tensor, Tensor],
+    epochs: int,
+    original: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Both ways from scratch until `TARGET`, the original for so many epochs at most: what `run` measures.
+
+    With no epochs at all, `original` is what an earlier call has measured of it.
 
     "pairs" of each are those of an epoch: all for the original, `ENOUGH` for this project.
     """
     # This project's schedule is made to end where its training does, so it is scored only there.
     few = train_data[0][:ENOUGH], train_data[1][:ENOUGH]
     ours = run(Setting(), few, val_data, 1, seed=0)
-    original = run(Setting(AppendixUNet, ORIGINAL), train_data, val_data, epochs, seed=0, target=TARGET)
-    results = {
-        "this project": ours | {"pairs": len(few[0])},
-        "original": original | {"pairs": len(train_data[0])},
-    }
+    if epochs:
+        original = run(Setting(AppendixUNet, ORIGINAL), train_data, val_data, epochs, seed=0, target=TARGET)
+        original |= {"pairs": len(train_data[0])}
+    if not original:
+        raise ValueError("--epochs 0: nothing is kept of the original way that could stay")
+    results = {"this project": ours | {"pairs": len(few[0])}, "original": original}
     for name, reached in results.items():
         score, number = reached["psnr"][-1], len(reached["psnr"])
         how = "passes" if score > TARGET else "does not pass"
