@@ -163,7 +163,8 @@ def test_each_commands_help_has_an_example_that_it_takes(name, monkeypatch, caps
     assert example.startswith(f"{name} ")
     options = vars(parser().parse_args(example.split()))
     run, *_ = (options.pop(name) for name in ("run", "quiet", "debug"))
-    signature(resolve_name(f"Miniproject_1.{run}")).bind(**options)  # its function is there and takes them
+    function = resolve_name(f"Miniproject_1.{run}")  # is there, and takes them
+    assert signature(function).bind(**options)
 
 
 @pytest.mark.parametrize(
