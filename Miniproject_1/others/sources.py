@@ -33,7 +33,7 @@ class Shards(Sequence):
         """data: one `.pkl` file, or a folder of `train_data*.pkl`. Raises as `load_images` does."""
         self.paths = sorted(data.glob("train_data*.pkl")) if data.is_dir() else [data]
         if not self.paths:
-            raise FileNotFoundError(f"{data}: no train_data*.pkl in this folder")
+            raise FileNotFoundError(f"{data}: no train_data.pkl, nor any train_data*.pkl, in this folder")
         noisy_a, noisy_b = load_images(self.paths[-1], mmap=True)
         self.kept_back = min(500, len(noisy_a) // 50) if keep_back else 0
         kept_back = slice(len(noisy_a) - self.kept_back, None)

@@ -60,8 +60,8 @@ print(kilobytes / 2**20)
 def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
-    parts: what is measured: "training", "prediction", "epoch", "busy", "target" or "memory"; all where none is
-        named. The others stay in `out` as they were.
+    parts: what is measured: "training", "prediction", "epoch", "busy", "target" or "memory"; all where none
+        is named. The others stay in `out` as they were.
     epochs: after which the original way is stopped in "target"; with 0, what `out` has of it stays.
 
     Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
@@ -139,7 +139,7 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
 
 
 def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
-    """What the course's harness asks of a new model and of the pretrained one: an epoch, and PSNR around it."""
+    """An epoch of a new model and of the pretrained one, which the course asks for, and PSNR around it."""
     pairs, (noisy, clean) = (train_data[0][:EPOCH], train_data[1][:EPOCH]), val_data
     result: dict[str, Any] = {"pairs": len(pairs[0]), "seed": 0}
     for name in ("new", "pretrained"):
