@@ -1,5 +1,6 @@
-# make demo: see it work. make test: check that it does. make report: typeset report.pdf from the kept
-# results. All set up what they need in .venv. make oldest: the wheel, in an environment of its own with the
+# make demo: see it work. make test: check that it does; make quick: what of it takes less than a minute. make
+# report: report.pdf and the tables of README and docs from the kept results. All set up what they need in .venv.
+# make oldest: the wheel, in an environment of its own with the
 # oldest torch that it takes, first with nothing else, then with all that it can ask for; and the tests there.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,20 +8,26 @@ SUITE := pytest --numprocesses 2 --dist loadfile
 OLD := .venv-oldest
 OLDEST_TORCH := $(shell sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/\1/p' pyproject.toml)
 
-.PHONY: demo test report oldest clean
+.PHONY: demo test quick style report oldest clean
 
 demo: .venv/ready
 	$(BIN)/python test.py
 	$(BIN)/python -m Miniproject_1 demo
 
-test: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+test: style
 	OMP_NUM_THREADS=1 $(BIN)/$(SUITE)
 	$(BIN)/python test.py
 
+quick: style
+	OMP_NUM_THREADS=1 $(BIN)/$(SUITE) tests/test_course.py tests/test_docs.py tests/test_metrics.py tests/test_study.py
+
+style: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
 report: .venv/ready
-	$(BIN)/python -m Miniproject_1 report
+	$(BIN)/python -m Miniproject_1 report --pages README.md docs/*.md
 
 oldest:
 	rm -rf $(OLD)

@@ -213,8 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     report = command(
         "report",
         "others.study.report:report",
-        "report.pdf from the kept results; trains nothing",
+        "report.pdf, and tables, from the kept results; trains nothing",
         "--out report.pdf",
+    )
+    report.add_argument(
+        "--pages", type=Path, nargs="*", default=[], help="Markdown files whose tables are written anew"
     )
     report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
     report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")

@@ -50,7 +50,7 @@ class Shards(Sequence):
 
 
 class Scenes(Sequence):
-    """Patches of the pictures that two folders share by name: one shard for `training`.
+    """Patches of the pictures that two folders share by name: one shard for `Training`.
 
     From each picture as many as its area deserves, in random places. A picture that is smaller than a patch
     is mirrored at its right and lower edges; where all are, patches are as large as the largest can give.

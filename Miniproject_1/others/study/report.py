@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, UNet, atomic_write
 from .runs import ORIGINAL, STUDIES, read_runs
+from .tables import write_tables
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.axes import Axes
@@ -34,12 +35,13 @@ SPOKEN = {  # settings whose names the report says in more words
 Runs = list[dict[str, Any]]
 
 
-def report(results: Path, out: Path) -> None:
+def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     """Write the report as PDF and print where it is. Nothing is trained.
 
     results: folder with what `study`, `bench`, `robustness` and `demo` have kept, the lines that `pretrain`
         printed, and `published.json`. Without `bench`'s or the study `changes`, which take an hour each, what
         they would say is left out.
+    pages: Markdown files, such as README.md, whose tables are written anew.
     Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst
     or matplotlib is. The PDF's keywords are a hash of the results, by which one that is out of date is known.
     """
@@ -81,6 +83,7 @@ def report(results: Path, out: Path) -> None:
         pdf = typst.compile(build / "report.typ")
     with atomic_write(out) as file:
         file.write(pdf)
+    write_tables(results, pages)
     print(out.resolve())
 
 
