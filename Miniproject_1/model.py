@@ -642,8 +642,8 @@ class Model:
         after_epoch: called with the number of epochs done and the last one's mean training loss.
 
         The same `torch.manual_seed` before it gives the same weights, bit for bit on a CPU with as many
-        threads. Interrupted, it leaves the weights so far; stopped by the `FloatingPointError` that a loss
-        without bounds raises, those that were last seen to be good.
+        threads. Interrupted, it leaves the weights so far; where the training diverges, it raises
+        `FloatingPointError` and leaves those that were last seen to be good.
         Raises `TypeError` or `ValueError`, before any work, for anything else.
         """
         epochs = epochs if num_epochs is None else num_epochs

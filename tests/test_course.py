@@ -61,6 +61,36 @@ def test_noise_is_unbiased_for_blocks_that_are_no_whole_number_of_pixels():
     assert ((noisy.mean(0) - views[0][2]).square() / expected).mean().item() == pytest.approx(1, abs=0.15)
 
 
+def test_crops_are_of_the_courses_blocks_from_photographs_of_any_size(tmp_path):
+    # Red is the row and green the column, so that a pixel says which block it is of.
+    side = 224
+    ramp = torch.arange(side).expand(side, side)
+    pixels = torch.stack([ramp.T, ramp, torch.zeros_like(ramp)], 2).byte()
+    Image.fromarray(pixels.numpy()).save(tmp_path / "large.png")
+    Image.fromarray(pixels.numpy()[:200, :200]).save(tmp_path / "small.png")
+    photographs = [tmp_path / "large.png", tmp_path / "small.png"]
+    made = write_pairs(photographs, tmp_path, pairs=30, val=0, crop=26)
+    noisy_a, noisy_b = (part.int() for part in load_images(tmp_path / "train_data.pkl"))
+    assert noisy_a.shape == (30, 3, 26, 26)
+    corners = set()
+    for noisy in (*noisy_a, *noisy_b):
+        top = noisy[0] - 8 * torch.arange(26)[:, None]  # in the block at the crop's top, whatever its row
+        left = noisy[1] - 8 * torch.arange(26)
+        for place in (top, left):
+            assert place.max() - place.min() == 7  # all places of a block are drawn from, and no other
+        corners.add((int(top.min()), int(left.min())))
+    assert (8, 8) in corners and len(corners) > 20  # the middle first, then anywhere in 224 - 208 pixels
+    assert all(0 <= top <= 16 and 0 <= left <= 16 for top, left in corners)
+    assert made.train_photographs == 1  # the other is too small
+
+    Image.fromarray(pixels.repeat(3, 3, 1).numpy()).save(tmp_path / "huge.png")  # reduced as the course did
+    write_pairs([tmp_path / "huge.png"], tmp_path, pairs=2, val=0, crop=32)
+    assert load_images(tmp_path / "train_data.pkl")[0].shape == (2, 3, 32, 32)
+    for size, words in ((33, "crop 33: too few"), (0, "crop must be 1")):
+        with pytest.raises(ValueError, match=words):
+            write_pairs(photographs, tmp_path / "none", pairs=2, val=0, crop=size)
+
+
 def test_further_pictures_of_a_photograph_are_other_crops_of_it(tmp_path):
     # Brightness is the place: the whole width is seen first, three quarters of it or more later.
     path = tmp_path / "ramp.png"
