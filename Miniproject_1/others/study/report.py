@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, UNet, atomic_write
 from .runs import ORIGINAL, STUDIES, read_runs
+from .statistics import difference, varies_more
 from .tables import write_tables
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
@@ -53,7 +54,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     network = UNet()
     content = {
         "studies": {
-            name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
+            name: _compared({SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()})
             for name, settings in studies.items()
         },
         **{name: _json(results / f"{name}.json") for name in ("noises", "published")},
@@ -142,6 +143,18 @@ def _summary(runs: Runs) -> dict[str, Any]:
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
         "seeds": len(runs),
     }
+
+
+def _compared(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The summaries with their names, and after each epoch what may be said of each beside each other one."""
+    for label, one in settings.items():
+        one["name"] = label
+        for epoch, scores in enumerate(one["after"]):
+            others = {name: other["after"][epoch]["each"] for name, other in settings.items()}
+            scores["above"] = {name: difference(scores["each"], each) for name, each in others.items()}
+            scores["varies_more"] = {name: varies_more(scores["each"], each) for name, each in others.items()}
+        one.update(one["after"][-1])
+    return settings
 
 
 def _deviation(values: Sequence[float]) -> float:
