@@ -134,9 +134,7 @@ def print_table(
     project: str, results: dict[str, tuple[float, float | None]], pairs: int, images: int
 ) -> None:
     """PSNR on so many images, and what an epoch takes, from training on so many pairs."""
-    rate = "" if pairs == PAIRS_AN_EPOCH else f", at the rate of {pairs:,}"
-    print(f"\n{project}, {images:,} validation images, PyTorch {torch.__version__}")
-    print(f"  {'':28s}     PSNR   seconds for {PAIRS_AN_EPOCH:,} pairs{rate}")
+    lines = []
     for row in ROWS:
         score, seconds = results.get(row, (None, None))
         line = f"  {row:28s} {'       -' if score is None else f'{score:5.2f} dB'}"
@@ -147,7 +145,10 @@ def print_table(
                 warn(
                     f"{row}: {epoch:.0f} s for {PAIRS_AN_EPOCH:,} pairs here, {SECONDS_AN_EPOCH} are allowed"
                 )
-        print(line)
+        lines.append(line)
+    rate = "" if pairs == PAIRS_AN_EPOCH else f", at the rate of {pairs:,}"
+    print(f"\n{project}, {images:,} validation images, PyTorch {torch.__version__}")
+    print(f"  {'':28s}     PSNR   seconds for {PAIRS_AN_EPOCH:,} pairs{rate}", *lines, sep="\n")
 
 
 def main() -> int:

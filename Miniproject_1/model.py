@@ -440,7 +440,8 @@ class Training:
         """Forward, backward, set the learning rate, step."""
         loss, *gradients = self._loss_and_gradients(noisy_a, noisy_b, workers)
         for weight, gradient in zip(self.network.parameters(), gradients, strict=True):
-            weight.grad = gradient
+            # In the weight's own layout, which AdamW's fused step takes for granted.
+            weight.grad = torch.empty_like(weight).copy_(gradient)
         factor = self.schedule((self.step + 0.5) / self.steps)
         for group in self._parameter_groups():
             group["lr"] = group["initial_lr"] * factor

@@ -73,7 +73,7 @@ def test_passes_the_real_submission(data):
     names, scores, seconds = zip(*rows, strict=True)
     assert names == ("noisy input", "pretrained", "pretrained, after one epoch", "new model, after one epoch")
     assert float(scores[0]) < float(scores[3]) < float(scores[1])
-    assert abs(float(scores[2]) - float(scores[1])) < 0.1
+    assert float(scores[2]) > float(scores[1]) - 0.1
     assert seconds[:2] == (None, None) and all(float(each) > 0 for each in seconds[2:])
     slow = [name for name, each in zip(names, seconds, strict=True) if each and float(each) > 300]
     assert re.findall(r"WARNING: (.*): \d+ s for 50,000 pairs here", done.stdout) == slow

@@ -289,7 +289,9 @@ def test_each_thread_computes_alone_and_the_sum_does_not_depend_on_which_is_firs
         torch.manual_seed(3)
         model, seen = Model(), []
         model.network.register_forward_hook(
-            lambda _, images, seen=seen: seen.append((get_ident(), torch.get_num_threads(), len(images[0])))
+            lambda _, images, answer, seen=seen: seen.append(
+                (get_ident(), torch.get_num_threads(), len(images[0]))
+            )
         )
         model.train(*few, 2)
         threads, cores, numbers = zip(*seen, strict=True)
@@ -311,7 +313,7 @@ def test_shares_of_a_batch_give_the_gradients_of_the_whole(train_data):
     ends = []
     for shares in (1, 2, 5):
         torch.manual_seed(0)
-        network = UNet((8, 16))
+        network = UNet((8, 16), blocks=1)
         options = {"shares": shares, "optimizers": sgd, "learning_rate": 0.01, "mixed_precision": False}
         list(Training(network, [tuple(part[:67] for part in train_data)], 1, **options))
         ends.append(network.state_dict())
@@ -379,7 +381,7 @@ def test_both_layouts_take_the_same_steps(train_data, monkeypatch):
     updates = []
     for channels_last in (True, False):
         torch.manual_seed(0)
-        network = UNet((8, 16))
+        network = UNet((8, 16), blocks=1)
         before = copy.deepcopy(network.state_dict())
         list(Training(network, [few], 1, channels_last=channels_last))
         moved = [value - before[name] for name, value in network.state_dict().items()]

@@ -419,8 +419,9 @@ def test_two_processes_take_the_steps_of_one(train_data, tmp_path):
         "def sgd(network, rate): return [torch.optim.SGD(network.parameters(), rate)]\n"
         "with _processes('cpu') as rank:\n"
         "    torch.manual_seed(rank)\n"  # and still they shuffle and turn alike
-        "    network = UNet((8, 16))\n"
-        "    options = {'optimizers': sgd, 'learning_rate': 0.01, 'mixed_precision': False}\n"
+        "    network = UNet((8, 16), blocks=1)\n"
+        "    options = {'optimizers': sgd, 'learning_rate': 0.01}\n"
+        "    options |= {'mixed_precision': False, 'channels_last': False}\n"
         "    for _ in Training(network, Shards(Path(sys.argv[1])), 2, **options): pass\n"
         "    if rank == 0: torch.save(network.state_dict(), sys.argv[2])\n"
     )

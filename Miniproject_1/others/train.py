@@ -1,5 +1,6 @@
 """Long training: stopped, killed and gone on with; from more files than memory holds; on many devices."""
 
+import gc
 import hashlib
 import math
 import os
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -282,12 +284,17 @@ def _processes(device: str | None) -> Iterator[int]:
     if "RANK" not in os.environ:
         yield 0
         return
+    # Imported once there is a process group, as PyTorch does itself, its default arguments would hold that.
+    import_module("torch.distributed.nn")
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank()
     finally:
+        # The group's threads end with the last reference to it. One that is still freeing tensors when the
+        # interpreter ends aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

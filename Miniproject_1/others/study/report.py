@@ -146,15 +146,26 @@ def _summary(runs: Runs) -> dict[str, Any]:
 
 
 def _compared(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The summaries with their names, and after each epoch what may be said of each beside each other one."""
+    """The summaries with their names, and with what may be said of each beside each other one.
+
+    At the end, and after each epoch that both have.
+    """
     for label, one in settings.items():
         one["name"] = label
+        one.update(_beside(one, settings))
         for epoch, scores in enumerate(one["after"]):
-            others = {name: other["after"][epoch]["each"] for name, other in settings.items()}
-            scores["above"] = {name: difference(scores["each"], each) for name, each in others.items()}
-            scores["varies_more"] = {name: varies_more(scores["each"], each) for name, each in others.items()}
-        one.update(one["after"][-1])
+            reached = {
+                name: other["after"][epoch] for name, other in settings.items() if epoch < len(other["after"])
+            }
+            scores.update(_beside(scores, reached))
     return settings
+
+
+def _beside(one: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "above": {name: difference(one["each"], other["each"]) for name, other in others.items()},
+        "varies_more": {name: varies_more(one["each"], other["each"]) for name, other in others.items()},
+    }
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -163,7 +174,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def curves(settings: dict[str, Runs]) -> Figure:
     """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(1.03)
+    figure, axes = _figure(0.9)
     for index, (label, runs) in enumerate(settings.items()):
         after = _summary(runs)["after"]
         epochs = range(1, len(after) + 1)

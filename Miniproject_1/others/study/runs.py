@@ -63,6 +63,7 @@ LOW_PRECISION = ORIGINAL | {"channels_last": True, "mixed_precision": True}
 BATCH_64 = {"batch_size": 64}
 AUGMENTED = BATCH_64 | {"loss": F.mse_loss, "optimizers": adamw}
 COSINE = AUGMENTED | {"augment": False, "swap": False}
+# The network of the studies: half of `Model`'s, which came after them.
 one_block = partial(UNet, blocks=1)
 UNSWAPPED = Setting(one_block, {"swap": False})
 
@@ -80,7 +81,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "U-Net, 3 levels": Setting(partial(AppendixUNet, 3), LOW_PRECISION),
         "U-Net, 4 levels": Setting(partial(AppendixUNet, 4), LOW_PRECISION),
         "U-Net, 5 levels": Setting(AppendixUNet, LOW_PRECISION),
-        "this project": Setting(),
+        "this project": Setting(one_block),
     },
     "learning_rate": {
         f"{rate:g}": Setting(AppendixUNet, LOW_PRECISION | {"learning_rate": rate})
@@ -116,7 +117,6 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "logarithmic loss": ordinary(),
         "equivariant": Setting(one_block, BATCH_64),
         "batches of 32": Setting(one_block),
-        "two blocks a stage": Setting(),
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
         "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
     },
