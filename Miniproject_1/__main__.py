@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command(
         "evaluate",
         "others.evaluate:evaluate",
-        "PSNR and SSIM beside those of scikit-image's denoisers",
+        "PSNR and SSIM beside those of scikit-image's denoisers and BM3D",
         "data",
     )
     evaluate.add_argument(
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", type=Path, default=Path("evaluate.png"), help="worst and best pictures (default %(default)s)"
     )
+    evaluate.add_argument("--numbers", metavar="FILE", type=Path, help="for the means, as JSON")
     evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     _add_device(evaluate)
 

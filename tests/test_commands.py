@@ -90,10 +90,15 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
 
 def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):
     torch.save(tuple(part[:8].clone() for part in val_data), tmp_path / "val_data.pkl")
-    done = run("-m", "Miniproject_1", "evaluate", tmp_path, "--out", tmp_path / "sheet.png")
+    places = ("--out", tmp_path / "sheet.png", "--numbers", tmp_path / "numbers.json")
+    done = run("-m", "Miniproject_1", "evaluate", tmp_path, *places)
     assert done.returncode == 0, done.stderr
     rows = {line[:28].strip(): line[28:].split() for line in done.stdout.splitlines()[2:-1]}
-    assert len(rows) == 6
+    assert len(rows) == 7
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert list(numbers) == list(rows) and "BM3D" in rows
+    for name, row in rows.items():
+        assert [f"{numbers[name][key]:.2f}" for key in ("psnr", "ssim")] == [row[0], row[2]]
     psnr, ssim = ({name: float(row[i]) for name, row in rows.items()} for i in (0, 2))
     assert psnr["noisy"] == pytest.approx(psnr_of(*(part[:8] for part in val_data)).mean().item(), abs=0.006)
     assert all(psnr["this model"] > value + 1 for name, value in psnr.items() if name != "this model")

@@ -1,8 +1,10 @@
 """A model beside the denoisers that a user would otherwise reach for."""
 
+import json
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +23,16 @@ from .metrics import psnr, ssim
 TUNED_ON = 100  # images on which each tool's setting is chosen
 SHOWN = 10  # worst and best pictures
 
-# scikit-image's: a picture H×W×3 in [0, 1] and a setting -> the picture denoised; and the settings tried.
+
+def _bm3d(picture: np.ndarray) -> np.ndarray:
+    """BM3D (Dabov et al. 2007) at the noise that scikit-image estimates."""
+    from bm3d import bm3d_rgb
+
+    return bm3d_rgb(picture, restoration.estimate_sigma(picture, channel_axis=2, average_sigmas=True))
+
+
+# scikit-image's, and BM3D where it is installed.
+# A picture H×W×3 in [0, 1] and a setting -> the picture denoised; and the settings tried.
 TOOLS: dict[str, tuple[Callable, dict[str, tuple[float, ...]]]] = {
     "non-local means": (
         partial(restoration.denoise_nl_means, patch_distance=7, channel_axis=2),
@@ -39,6 +50,7 @@ TOOLS: dict[str, tuple[Callable, dict[str, tuple[float, ...]]]] = {
         partial(restoration.denoise_bilateral, channel_axis=2),
         {"sigma_color": (0.05, 0.1, 0.2, 0.4), "sigma_spatial": (0.7, 1, 1.5, 2.5)},
     ),
+    "BM3D": (_bm3d, {}),
 }
 
 
@@ -55,16 +67,25 @@ class Row(NamedTuple):
 
 
 def evaluate(
-    data: Path, *, out: Path, weights: Path | None = None, device: str | None = None
+    data: Path,
+    *,
+    out: Path,
+    numbers: Path | None = None,
+    weights: Path | None = None,
+    device: str | None = None,
 ) -> dict[str, Row]:
     """Print PSNR and SSIM, mean and median, on noisy and clean pictures; draw the worst and best into `out`.
 
+    numbers: a file for the means, as JSON.
+
     data: a file of both, as `load_images` takes it, or a folder with such a `val_data.pkl`.
     The noisy input, the model, and scikit-image's non-local means, total variation, wavelet and bilateral
-    denoisers, each at the setting that has the highest mean PSNR on the first hundred images.
+    denoisers, each at the setting that has the highest mean PSNR on the first hundred images; and BM3D, which
+    is told the noise that is estimated.
     """
     noisy, clean = load_images(data if data.is_file() else data / "val_data.pkl")
-    refuse_unwritable(out)
+    for place in (out, numbers) if numbers else (out,):
+        refuse_unwritable(place)
     model = load_model(weights, device)
     print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")
     print(f"{'':28s}{'mean  median':>16s}{'mean  median':>18s}", flush=True)
@@ -75,18 +96,28 @@ def evaluate(
     rows["this model"] = Row(psnr(denoised, clean), ssim(denoised, clean), seconds)
     for name in ("noisy", "this model"):
         print(f"{name:28s}{rows[name]}", flush=True)
+    chosen: dict[str, str] = {}
     for name, (tool, grid) in TOOLS.items():
+        if name == "BM3D" and (find_spec("bm3d") is None or min(noisy.shape[2:]) < 8):
+            print(f"{name:28s} left out: it needs pictures of 8×8 pixels, and python -m pip install bm3d")
+            continue
         settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         few = noisy[:TUNED_ON]
-        bar = tqdm(settings, name, unit="setting") if tqdm else settings
-        scores = [psnr(_apply(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar]
-        best = settings[scores.index(max(scores))]
+        bar = tqdm(settings, name, unit="setting") if tqdm and grid else settings
+        best, *others = settings
+        if others:
+            scores = [
+                psnr(_apply(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar
+            ]
+            best = settings[scores.index(max(scores))]
         start = time.perf_counter()
         made = _apply(partial(tool, **best), noisy)
         seconds = time.perf_counter() - start
         rows[name] = Row(psnr(made, clean), ssim(made, clean), seconds)
-        chosen = ", ".join(f"{key} {value:g}" for key, value in best.items())
-        print(f"{name:28s}{rows[name]}  {chosen}", flush=True)
+        chosen[name] = ", ".join(f"{key} {value:g}" for key, value in best.items())
+        print(f"{name:28s}{rows[name]}  {chosen[name]}".rstrip(), flush=True)
+    if numbers:
+        _write(rows, chosen, numbers)
     before, after = rows["noisy"].psnr.tolist(), rows["this model"].psnr.tolist()
     order = sorted(range(len(noisy)), key=after.__getitem__)
     shown = order[:SHOWN] + order[-SHOWN:] if len(order) > 2 * SHOWN else order
@@ -95,6 +126,20 @@ def evaluate(
         before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
     print(f"worst and best pictures: {out.resolve()}")
     return rows
+
+
+def _write(rows: dict[str, Row], chosen: dict[str, str], path: Path) -> None:
+    means = {
+        name: {
+            "psnr": round(row.psnr.mean().item(), 4),
+            "ssim": round(row.ssim.mean().item(), 4),
+            "seconds": round(row.seconds, 2),
+            "setting": chosen.get(name, ""),
+        }
+        for name, row in rows.items()
+    }
+    with atomic_write(path) as file:
+        file.write(json.dumps(means, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _apply(tool: Callable, images: Tensor) -> Tensor:

@@ -112,10 +112,11 @@ def weights(results: Path) -> str:
 
 
 def shots(results: Path) -> str:
-    rows = [
-        [row["what"], f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['seconds']:.1f}"]
-        for row in _read(results, "shots.json")["rows"]
-    ]
+    rows = []
+    for name, row in _read(results, "shots.json").items():
+        setting = f" ({row['setting'].replace('_', ' ')})" if row["setting"] else ""
+        numbers = [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['seconds']:.1f}"]
+        rows.append([f"{name}{setting}", *numbers])
     return _table(["six pictures that were kept back", "PSNR", "SSIM", "s"], rows)
 
 
