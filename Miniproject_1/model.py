@@ -680,7 +680,8 @@ class Model:
         _check_images(x=x)
         output, parts = torch.empty(x.shape, dtype=torch.float32, device=x.device), self._parts(x)
         most = min(torch.get_num_threads(), MOST_AT_ONCE, len(parts)) if self.device.type == "cpu" else 1
-        bar = tqdm(parts, "predict", unit="part", leave=False) if tqdm and len(parts) > 100 else parts
+        large = len(parts) > 3 * len(x)  # of more tiles than three
+        bar = tqdm(parts, "predict", unit="tile", leave=False) if tqdm and large else parts
         with Workers(max(1, most)) as workers:
             for part, denoised in zip(bar, workers.map(partial(self._denoise, x), parts), strict=True):
                 images, rows, columns = part
