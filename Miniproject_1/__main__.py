@@ -175,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     pretrain.set_defaults(swap=False)
     _add_training(pretrain)
+    pretrain.add_argument(
+        "--simulate",
+        action="store_true",
+        help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",
+    )
 
     bench = command(
         "bench", "others.study.bench:bench", "speed and memory on this machine", "data --out bench.json"
@@ -193,6 +198,18 @@ def _parser() -> argparse.ArgumentParser:
         default=10,
         help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
     )
+
+    photographs = command(
+        "cbsd68",
+        "others.study.cbsd68:cbsd68",
+        "PSNR on full-size photographs under Gaussian noise, as published, beside BM3D",
+        "CBSD68 --out cbsd68.json",
+    )
+    photographs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of CBSD68's originals")
+    photographs.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
+    photographs.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
+    photographs.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    _add_device(photographs)
 
     study = command(
         "study",

@@ -22,6 +22,8 @@ from ..model import BATCH_SIZE, Model, Training, atomic_write, remove_strays
 from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
+from .photographs import find_photographs
+from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
 ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
@@ -39,11 +41,13 @@ def train(
     start: Path | None = None,
     patience: int | None = None,
     resume: bool = False,
+    simulate: bool = False,
     device: str | None = None,
 ) -> None:
     """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
 
-    data: one path as `Shards` takes it, or two folders as `Scenes` does.
+    data: one path as `Shards` takes it, or two folders as `Scenes` does; with `simulate` a folder of
+        photographs, for `SimulatedShots`.
     batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
@@ -70,11 +74,15 @@ def train(
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
-        val_data, shards = _read(data, seed, rank)
+        val_data, shards = _read(data, seed, rank, simulate)
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
-        recipe |= {"data": _fingerprint(shards), "batch_size": batch_size, "learning_rate": learning_rate}
+        recipe |= {
+            "data": _fingerprint(shards.held_out if simulate else shards),
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+        }
         recipe |= {} if swap else {"swap": False}
         recipe |= {"start": start.name} if start else {}
         recipe |= {"patience": patience} if patience is not None else {}
@@ -150,8 +158,13 @@ class Keeper:
             self.model.save(self.out, recipe=self.recipe, record=self.record, **more)
 
 
-def _read(data: list[Path], seed: int, rank: int) -> tuple[tuple[Tensor, Tensor] | None, Shards | Scenes]:
-    """(the pictures of a `val_data.pkl`, if there is one; what is trained on)."""
+def _read(
+    data: list[Path], seed: int, rank: int, simulate: bool
+) -> tuple[tuple[Tensor, Tensor] | None, Shards | Scenes | SimulatedShots]:
+    """(the pictures of a `val_data.pkl`, if there is one, or what stands for it; what is trained on)."""
+    if simulate:
+        shots = SimulatedShots(find_photographs(data[0]), seed)
+        return shots.held_out[0], shots
     if len(data) == 2:
         return None, _scenes(data[0], data[1], seed, rank)
     val = data[0] / "val_data.pkl"

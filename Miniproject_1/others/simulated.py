@@ -1,0 +1,181 @@
+"""Photographs under simulated noise, two shots of each scene: what `photographs.pth` is trained on.
+
+The paper trains so (Lehtinen et al. 2018, section 3.1): noise is put on photographs anew for the input and
+for the target, and the network sees nothing else. Noise is not clipped to [0, 255], except where a camera
+would, so that its mean is zero. The target is the mean of several shots, which asks for the same answer as
+each of them in turn, only with less noise.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ..model import Workers
+from .photographs import open_photograph, split_photographs
+
+SIDE = 64  # pixels of a patch
+SHARD = 1_024  # patches
+SHOTS = 64  # whose mean is a target ...
+CAMERA_SHOTS = 8  # ... and where each must be developed
+HELD_OUT = 50  # photographs, one patch of each
+GREY = 0.15  # share of the patches without colours
+ENLARGED = (
+    0.4  # share of the patches from an enlarged photograph: most pictures are less sharp than small ones
+)
+KINDS = {"gaussian": 0.5, "correlated": 0.15, "poisson": 0.1, "camera": 0.25}
+
+
+class SimulatedShots(Sequence):
+    """Shards of (noisy, target), each N×3×64×64 `float32`: a patch of every photograph, in random places.
+
+    The noise of each patch is of a random kind and strength: Gaussian with σ of 0 to 60; the same
+    with correlated neighbours; Poisson with 5 to 300 counts at white; or a camera's. A patch's picture and
+    noise depend on `seed` and its number alone.
+
+    held_out: one such pair, of photographs that are not trained on; pairs: patches an epoch.
+    """
+
+    def __init__(self, photographs: list[Path], seed: int) -> None:
+        """Raises `ValueError` where too few photographs are left to split."""
+        self.photographs, held_out, _ = split_photographs(photographs, val=HELD_OUT, seed=seed)
+        self.seed, self.pairs = seed, len(self.photographs)
+        self.held_out = [_stacked(simulated_pair(path, f"{seed} val {n}") for n, path in enumerate(held_out))]
+
+    def __len__(self) -> int:
+        return math.ceil(self.pairs / SHARD)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
+        numbers = range(self.pairs)[index * SHARD : (index + 1) * SHARD]
+        if not numbers:
+            raise IndexError(index)
+        with Workers(max(1, torch.get_num_threads())) as workers:
+            return _stacked(
+                workers.map(lambda n: simulated_pair(self.photographs[n], f"{self.seed} {n}"), numbers)
+            )
+
+
+def _stacked(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    noisy, target = zip(*pairs, strict=True)
+    return torch.stack(noisy), torch.stack(target)
+
+
+def simulated_pair(path: Path, seed: str) -> tuple[Tensor, Tensor]:
+    """(a noisy shot, the mean of others) of a random patch of a photograph, 3×64×64 each."""
+    rng = random.Random(seed)
+    generator = Generator().manual_seed(rng.getrandbits(63))
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+    clean = _patch(path, rng)
+    if rng.random() < GREY:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
+        clean = (clean * weights).sum(0, keepdim=True)
+    if kind == "camera":
+        noisy, target = camera_shots(clean, rng, generator)
+    elif kind == "poisson":
+        counts = 10 ** rng.uniform(0.7, 2.5)
+        noisy, target = (_poisson(clean, each, generator) for each in (counts, SHOTS * counts))
+    else:
+        sigma, blur = rng.uniform(0, 60), rng.uniform(0.4, 1.2) if kind == "correlated" else 0
+        noisy, target = (
+            clean + each * _unit_noise(clean.shape, blur, generator)
+            for each in (sigma, sigma / math.sqrt(SHOTS))
+        )
+    return noisy.expand(3, -1, -1), target.expand(3, -1, -1)
+
+
+def _patch(path: Path, rng: random.Random) -> Tensor:
+    """A random square of the photograph, some of them enlarged: 3×64×64 in [0, 255]."""
+    photograph = open_photograph(path)
+    side = round(SIDE / rng.uniform(1, 2.5)) if rng.random() < ENLARGED else SIDE
+    left, top = (rng.randint(0, length - side) for length in photograph.size)
+    patch = photograph.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+    pixels = torch.frombuffer(bytearray(patch.tobytes()), dtype=torch.uint8)
+    return pixels.view(SIDE, SIDE, 3).permute(2, 0, 1).float()
+
+
+def _poisson(clean: Tensor, counts: float, generator: Generator) -> Tensor:
+    return torch.poisson(clean * (counts / 255), generator=generator) * (255 / counts)
+
+
+def _unit_noise(shape: torch.Size, blur: float, generator: Generator) -> Tensor:
+    """Gaussian noise of σ 1, blurred by a Gaussian of so many pixels, before it is brought to σ 1."""
+    noise = torch.randn(shape, generator=generator)
+    if not blur:
+        return noise
+    offset = torch.arange(-3, 4) / blur
+    kernel = torch.exp(-(offset**2) / 2)
+    kernel /= kernel.square().sum().sqrt()  # its square sums to 1, and so σ stays 1
+    for kernel_shape in ((1, 1, 7, 1), (1, 1, 1, 7)):
+        size = (kernel_shape[3] // 2, kernel_shape[3] // 2, kernel_shape[2] // 2, kernel_shape[2] // 2)
+        padded = F.pad(noise.unsqueeze(1), size, mode="circular")
+        noise = F.conv2d(padded, kernel.view(kernel_shape)).squeeze(1)
+    return noise
+
+
+def camera_shots(clean: Tensor, rng: random.Random, generator: Generator) -> tuple[Tensor, Tensor]:
+    """(a shot, the mean of `CAMERA_SHOTS` others) as a camera takes them of 1×H×W or 3×H×W in [0, 255].
+
+    Photons and the sensor's own noise in linear light, a Bayer mosaic, white balance, demosaicing, a
+    tone curve and JPEG, with the ranges of Brooks et al. 2019 (arXiv 1811.11127), section 3. The scene that
+    the camera sees is the photograph, with all that undone.
+    """
+    gains = torch.tensor([rng.uniform(1.9, 2.4), 1, rng.uniform(1.5, 1.9)]).view(3, 1, 1)
+    shot_noise = math.exp(rng.uniform(math.log(1e-4), math.log(0.012)))
+    read_noise = math.exp(2.18 * math.log(shot_noise) + 1.2 + rng.gauss(0, 0.26))
+    quality, subsampling, blur = rng.randint(70, 100), rng.choice((0, 2)), rng.uniform(0, 0.8)
+    raw = mosaic(((clean / 255) ** 2.2).expand(3, -1, -1) / gains)
+    noise = torch.randn(1 + CAMERA_SHOTS, *raw.shape, generator=generator)
+    shots = (raw + noise * (shot_noise * raw + read_noise).sqrt()).clamp(0, 1)
+    developed = (_blurred(demosaic(shots), blur) * gains).clamp(0, 1) ** (1 / 2.2)
+    if len(clean) == 1:
+        developed = developed.mean(1, keepdim=True)
+    pictures = [_jpeg(each, quality, subsampling) for each in (255 * developed).round().to(torch.uint8)]
+    return pictures[0], torch.stack(pictures[1:]).mean(0)
+
+
+def mosaic(image: Tensor) -> Tensor:
+    """What a sensor behind a Bayer filter (RGGB) sees of 3×H×W, H and W even: H×W."""
+    red, green, blue = image
+    raw = green.clone()
+    raw[0::2, 0::2] = red[0::2, 0::2]
+    raw[1::2, 1::2] = blue[1::2, 1::2]
+    return raw
+
+
+def demosaic(raw: Tensor) -> Tensor:
+    """N×H×W behind a Bayer filter -> N×3×H×W, bilinearly: what a pixel lacks is its neighbours' mean."""
+    colours = torch.zeros(len(raw), 3, *raw.shape[1:])
+    colours[:, 0, 0::2, 0::2] = raw[:, 0::2, 0::2]
+    colours[:, 1, 0::2, 1::2] = raw[:, 0::2, 1::2]
+    colours[:, 1, 1::2, 0::2] = raw[:, 1::2, 0::2]
+    colours[:, 2, 1::2, 1::2] = raw[:, 1::2, 1::2]
+    sparse = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # red and blue, a quarter of the pixels
+    dense = torch.tensor([[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green, half of them
+    kernels = torch.stack([sparse, dense, sparse]).unsqueeze(1)
+    return F.conv2d(F.pad(colours, (1, 1, 1, 1), mode="reflect"), kernels, groups=3)
+
+
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    """By a Gaussian of up to a pixel: what a camera smooths."""
+    side = math.exp(-1 / (2 * sigma**2)) if sigma > 0.1 else 0.0
+    line = torch.tensor([side, 1, side]) / (1 + 2 * side)
+    kernel = (line.unsqueeze(1) * line).expand(3, 1, 3, 3)
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
+
+
+def _jpeg(image: Tensor, quality: int, subsampling: int) -> Tensor:
+    """1×H×W or 3×H×W `uint8` as JPEG gives it back, `float32`."""
+    import PIL.Image
+
+    file = io.BytesIO()
+    array = image.permute(1, 2, 0).squeeze(2).numpy()
+    PIL.Image.fromarray(array).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    decoded = torch.frombuffer(bytearray(PIL.Image.open(file).tobytes()), dtype=torch.uint8)
+    return decoded.view(*image.shape[1:], len(image)).permute(2, 0, 1).float()

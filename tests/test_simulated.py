@@ -1,0 +1,103 @@
+"""Photographs under simulated noise, and the training on them."""
+
+import json
+import math
+import random
+
+import PIL.Image
+import pytest
+import torch
+
+from Miniproject_1.model import Model
+from Miniproject_1.others import simulated
+from Miniproject_1.others.photographs import embedded_photographs
+from Miniproject_1.others.simulated import SimulatedShots, camera_shots, demosaic, mosaic, simulated_pair
+
+
+@pytest.mark.parametrize("kind", simulated.KINDS)
+def test_the_target_has_less_noise_and_both_have_the_same_mean(kind, tmp_path, monkeypatch):
+    """Of each kind: the noise has zero mean, or what is learnt is not the clean picture."""
+    PIL.Image.new("RGB", (128, 128), (90, 120, 150)).save(tmp_path / "flat.png")
+    monkeypatch.setattr(simulated, "KINDS", {kind: 1})
+    pairs = [simulated_pair(tmp_path / "flat.png", str(seed)) for seed in range(40)]
+    noisy, target = (torch.stack(part) for part in zip(*pairs, strict=True))
+    middle = target.mean((2, 3), keepdim=True)
+    assert (noisy - middle).std() > 2 * (target - middle).std()
+    # The mean of some 160,000 pixels, of σ 35 at most, whose neighbours may be correlated.
+    assert (noisy - target).mean().item() == pytest.approx(0, abs=0.5)
+
+
+def test_noise_of_strong_shots_is_not_clipped(tmp_path, monkeypatch):
+    PIL.Image.new("RGB", (128, 128), (0, 0, 0)).save(tmp_path / "black.png")
+    monkeypatch.setattr(simulated, "KINDS", {"gaussian": 1})
+    noisy, _ = simulated_pair(tmp_path / "black.png", "0")
+    assert noisy.min() < -10
+
+
+def test_a_pair_depends_on_its_seed_alone():
+    path = embedded_photographs()[0]
+    for seed in "0123":
+        first, second = simulated_pair(path, seed), simulated_pair(path, seed)
+        assert all(a.equal(b) for a, b in zip(first, second, strict=True))
+    assert not simulated_pair(path, "0")[0].equal(simulated_pair(path, "1")[0])
+
+
+def test_a_camera_without_colours_between_its_mosaic_gives_the_picture_back():
+    flat = torch.tensor([0.2, 0.4, 0.6]).view(3, 1, 1).expand(3, 16, 16)
+    assert demosaic(mosaic(flat).unsqueeze(0))[0].allclose(flat)
+
+
+def test_a_camera_correlates_neighbours_and_has_more_noise_where_there_is_more_light():
+    dark, bright = torch.full((3, 64, 64), 20.0), torch.full((3, 64, 64), 120.0)
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    noises = [shot - mean for shot, mean in (camera_shots(dark, rng, generator) for _ in range(20))]
+    noise = torch.stack(noises)
+    correlation = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+    assert 0.3 < correlation < 0.9
+    linear = [
+        ((camera_shots(each, random.Random(1), generator)[0] / 255) ** 2.2).std() for each in (dark, bright)
+    ]
+    assert linear[1] > 1.5 * linear[0]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of eight small photographs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(embedded_photographs()):
+        PIL.Image.open(path).convert("RGB").crop((0, 0, 160, 160)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_shard_is_the_same_each_time_and_has_a_patch_of_each_photograph(photos):
+    shots = SimulatedShots(sorted(photos.iterdir()), seed=0)
+    (noisy, target), again = shots[0], SimulatedShots(sorted(photos.iterdir()), seed=0)[0]
+    assert len(noisy) == shots.pairs == len(list(photos.iterdir())) - len(shots.held_out[0][0])
+    assert noisy.equal(again[0]) and target.equal(again[1])
+    with pytest.raises(IndexError):
+        shots[1]
+
+
+def test_pretrain_trains_on_simulated_shots_and_goes_on(photos, tmp_path, run_here):
+    out = tmp_path / "model.pth"
+    code, said = run_here("pretrain", photos, "--simulate", "--epochs", 1, "-o", out)
+    assert code == 0 and "PSNR" in said.out
+    content = Model().load(out)
+    assert content["recipe"]["swap"] is False and content["recipe"]["pairs"] == 6
+    code, said = run_here("pretrain", photos, "--simulate", "--epochs", 1, "--seed", 1, "--resume", "-o", out)
+    assert code == 1 and "made with" in said.err
+
+
+def test_cbsd68_scores_photographs_under_noise_and_keeps_what_was_measured_of_bm3d(
+    photos, tmp_path, run_here
+):
+    out = tmp_path / "table.json"
+    out.write_text(json.dumps({"bm3d": {"15": {"psnr": 33.5, "seconds": 1}}}))
+    assert run_here("cbsd68", photos, "--out", out)[0] == 0
+    table = json.loads(out.read_text())
+    assert table["bm3d"]["15"]["psnr"] == 33.5 and table["pictures"] == 8
+    for sigma in (15, 25, 50):
+        # Clipping what leaves [0, 255] makes it less.
+        assert table["noisy"][str(sigma)]["psnr"] == pytest.approx(20 * math.log10(255 / sigma), abs=1.5)
+        assert table["model"][str(sigma)]["psnr"] > table["noisy"][str(sigma)]["psnr"] + 3
