@@ -176,6 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.set_defaults(swap=False)
     _add_training(pretrain)
     pretrain.add_argument(
+        "--floor",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="of the PSNR loss: less where the targets have hardly any noise (default 1e-4)",
+    )
+    pretrain.add_argument(
         "--simulate",
         action="store_true",
         help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",
@@ -198,6 +204,26 @@ def _parser() -> argparse.ArgumentParser:
         default=10,
         help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
     )
+
+    distill = command(
+        "distill",
+        "others.study.distill:distill",
+        "a larger network's answers as targets, for pretrain",
+        "data distilled --teacher teacher.pth",
+    )
+    distill.add_argument(
+        "data", metavar="DATA", type=Path, help="folder with a train_data.pkl of noisy pictures and targets"
+    )
+    distill.add_argument("out", metavar="OUT", type=Path, help="folder for the train_data_*.pkl")
+    distill.add_argument("--teacher", type=Path, required=True, help="weights of a network of ten blocks")
+    distill.add_argument(
+        "--tune",
+        type=_whole_number(1),
+        default=0,
+        metavar="PAIRS",
+        help="first fine-tune it on so many of DATA's pairs, and write OUT/teacher.pth",
+    )
+    _add_device(distill)
 
     photographs = command(
         "cbsd68",

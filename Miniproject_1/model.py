@@ -226,8 +226,8 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 # Training
 
 
-def psnr_loss(guess: Tensor, target: Tensor) -> Tensor:
-    """The mean over images of log(mean squared error + 10⁻⁴): N×3×H×W twice, values in [0, 1] -> scalar.
+def psnr_loss(guess: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
+    """The mean over images of log(mean squared error + `floor`): N×3×H×W twice, values in [0, 1] -> scalar.
 
     Known as PSNR loss (BasicSR; Chen et al. 2022, NAFNet, arXiv 2204.04676), but for a factor and the larger
     constant. PSNR is that logarithm, and what is reported is its mean over images, so every image should
@@ -235,8 +235,8 @@ def psnr_loss(guess: Tensor, target: Tensor) -> Tensor:
     are the noisiest. An image's error is a mean over so many pixels that the logarithm is almost linear in
     any single one's: the best guess stays close to the mean of the targets, the clean picture.
     """
-    # 10⁻⁴, the error of a noise of 40 dB: an image without noise must not count without bound.
-    return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + 1e-4).log().mean()
+    # By default the error of a noise of 40 dB: an image without noise must not count without bound.
+    return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + floor).log().mean()
 
 
 class KernelMuon(torch.optim.Muon):

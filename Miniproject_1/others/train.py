@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..model import BATCH_SIZE, Model, Training, atomic_write, remove_strays
+from ..model import BATCH_SIZE, Model, Training, atomic_write, psnr_loss, remove_strays
 from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
@@ -42,6 +43,7 @@ def train(
     patience: int | None = None,
     resume: bool = False,
     simulate: bool = False,
+    floor: float | None = None,
     device: str | None = None,
 ) -> None:
     """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
@@ -51,6 +53,7 @@ def train(
     batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
+    floor: of the PSNR loss, by default its own.
     start: weights to start from, as `Model.load` takes them.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
     resume: go on with `out`, which another call with the same arguments has left there.
@@ -78,20 +81,22 @@ def train(
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
-        recipe |= {
-            "data": _fingerprint(shards.held_out if simulate else shards),
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
+        recipe |= {"data": _fingerprint(shards.held_out if simulate else shards), "batch_size": batch_size}
+        recipe |= {"learning_rate": learning_rate}
+        unusual = {  # what is not said is as usual
+            "swap": None if swap else False,
+            "floor": floor,
+            "start": start and start.name,
+            "patience": patience,
         }
-        recipe |= {} if swap else {"swap": False}
-        recipe |= {"start": start.name} if start else {}
-        recipe |= {"patience": patience} if patience is not None else {}
+        recipe |= {name: value for name, value in unusual.items() if value is not None}
         state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
         _refuse_disagreement(recipe, state and state["step"])
         if rank == 0:
             remove_strays(out)
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
+        options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
         with _stop_signals() as stopped, _told_of(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
