@@ -23,7 +23,7 @@ from glob import escape
 from itertools import islice, pairwise, product
 from pathlib import Path
 from threading import Barrier
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self
 
 import torch
 import torch.distributed as dist
@@ -36,8 +36,6 @@ try:
 except ModuleNotFoundError:
     tqdm = None
 
-Result = TypeVar("Result")
-
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 1e-4  # after load_pretrained_model: enough to adapt, too little to unlearn
@@ -45,7 +43,7 @@ BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4
 FORMAT = 3  # of the files that Model.save writes
-LARGEST = 1e6  # noise may leave [0, 255], but not so far
+LARGEST = 2_000  # noise may leave [0, 255], but not so far
 CHECK_EVERY = 100  # steps between two looks at whether all numbers are finite
 WARMUP = 0.03  # the part of the training in which the learning rate rises
 TILE = 512  # predict cuts larger pictures into tiles of this many pixels a side ...
@@ -323,7 +321,7 @@ class Workers:
         finally:
             torch.set_num_threads(threads)
 
-    def map(self, function: Callable[..., Result], *arguments: Iterable[Any]) -> Iterator[Result]:
+    def map(self, function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
         """As the built-in `map`, which it is where there is one worker only."""
         return self.pool.map(function, *arguments) if self.number > 1 else map(function, *arguments)
 
@@ -570,6 +568,7 @@ class Model:
 
     device: where it computes; by default the accelerator that PyTorch finds, else the CPU.
     network: a `UNet`, in `float32`. learning_rate: AdamW's highest in `train`; lower once weights are loaded.
+    mixed_precision: whether to compute in bfloat16 where the device is faster so.
     """
 
     def __init__(self, device: str | torch.device | None = None) -> None:
@@ -577,7 +576,7 @@ class Model:
         self.device = torch.device(device or found or "cpu")
         with torch.inference_mode(False):  # weights made in inference mode could never be trained
             self.network = UNet().to(self.device, torch.float32, memory_format=torch.channels_last)
-        self.learning_rate = LEARNING_RATE
+        self.learning_rate, self.mixed_precision = LEARNING_RATE, True
 
     def load_pretrained_model(self) -> None:
         """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
@@ -660,7 +659,9 @@ class Model:
             raise TypeError(f"after_epoch: expected a function, got {type(after_epoch).__name__}")
         # A grader may have switched gradients off for everything; what was set outside stays set.
         with torch.inference_mode(False), torch.enable_grad():
-            training = Training(self.network, [(noisy_a, noisy_b)], epochs, learning_rate=self.learning_rate)
+            options: dict[str, Any] = {"mixed_precision": self.mixed_precision}
+            options |= {"learning_rate": self.learning_rate}
+            training = Training(self.network, [(noisy_a, noisy_b)], epochs, **options)
             for epoch, loss in training:
                 if loss is not None and after_epoch:
                     after_epoch(epoch, loss)
@@ -708,7 +709,7 @@ class Model:
         # another order, and in bfloat16 that would show.
         region = region[torch.arange(images.start, images.stop, device=x.device) % len(x)]
         region = region.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), _own_precision(self.device):
+        with torch.no_grad(), _own_precision(self.device, self.mixed_precision):
             denoised = self.network(region).clamp(0, 255)
         return denoised[: len(x) - images.start, :, rows.start - top :, columns.start - left :][
             ..., :TILE, :TILE
@@ -716,24 +717,24 @@ class Model:
 
 
 @contextmanager
-def _own_precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 on a CPU that computes in it, else `float32`; whatever autocast or TF32 the caller has set."""
+def _own_precision(device: torch.device, mixed: bool) -> Iterator[None]:
+    """bfloat16 where `mixed` on a CPU that is faster so, else `float32`; whatever the caller has set."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
+    callers = convolutions.fp32_precision
     if device.type == "cuda":  # where `float32` is fast, and TF32's rounding depends on the batch
         convolutions.fp32_precision = "ieee"
-    low = device.type == "cpu" and bfloat16(device)
+    mixed = mixed and device.type == "cpu" and bfloat16(device)
     try:
-        with torch.autocast(device.type, torch.bfloat16 if low else None, low):
+        with torch.autocast(device.type, torch.bfloat16 if mixed else None, mixed):
             yield
     finally:
         if device.type == "cuda":
-            convolutions.fp32_precision = before
+            convolutions.fp32_precision = callers
 
 
 def _check_images(**images: Tensor) -> None:
-    """Raise unless each is an N×3×H×W tensor of `uint8` or finite floating-point numbers; warn of [0, 1]."""
-    small = []
+    """Raise unless each is an N×3×H×W tensor of values in [0, 255], but for noise; warn of other ranges."""
+    unusual = {}
     for name, each in images.items():
         _check_kind(name, each)
         if each.is_floating_point() and each.numel():
@@ -741,11 +742,13 @@ def _check_images(**images: Tensor) -> None:
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if max(-low, high) > LARGEST:
-                raise ValueError(f"{name}: expected values in [0, 255], got {low:.3g} to {high:.3g}")
-            small += [name] * (0 < high <= 2)  # pictures in [0, 1] whose noise goes beyond
-    if small:
-        names = " and ".join(small)
-        warnings.warn(f"{names}: values in [0, 255] are expected; these look like [0, 1]", stacklevel=3)
+                raise ValueError(f"{name}: expected values in [0, 255], got {low:.4g} to {high:.4g}")
+            mean = each.detach().mean(dtype=torch.float64).item()
+            if 0 < high <= 2 or mean > 255:  # [0, 1] and noise, or a sensor's counts
+                unusual[name] = f"{low:.4g} to {high:.4g}"
+    if unusual:
+        names, ranges = (" and ".join(part) for part in (unusual, unusual.values()))
+        warnings.warn(f"{names}: values in [0, 255] are expected; these are {ranges}", stacklevel=3)
 
 
 def _check_kind(name: str, images: Tensor) -> None:

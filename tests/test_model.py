@@ -488,6 +488,23 @@ def test_values_in_0_1_are_warned_of_once(pretrained):
         pretrained.train(300 * x - 20, 300 * x - 20, 1)
 
 
+def test_a_sensors_counts_are_warned_of_or_refused(pretrained):
+    counts = torch.rand(2, 3, 8, 8)
+    with pytest.warns(UserWarning, match="x: values in .* these are"):
+        pretrained.predict(100 + 400 * counts)
+    for call in (pretrained.predict, lambda x: pretrained.train(x, x, 1)):
+        with pytest.raises(ValueError, match=r"expected values in \[0, 255\], got"):
+            call(100 + 65_000 * counts)
+
+
+def test_without_mixed_precision_the_answer_is_float32s(pretrained, val_data):
+    x = val_data[0][:8]
+    pretrained.mixed_precision = False
+    with torch.no_grad():
+        exact = pretrained.network(x.float()).clamp(0, 255)
+    assert (pretrained.predict(x) - exact).abs().max() < 1e-3
+
+
 # ------------------------------------------------------------------------------------------------
 # Prediction
 
