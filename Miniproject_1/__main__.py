@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         "parts",
         metavar="PART",
         nargs="*",
-        help="training, prediction, epoch, busy, target, memory (default: all)",
+        help="training, prediction, photographs, epoch, busy, target, memory (default: all)",
     )
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(

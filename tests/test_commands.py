@@ -53,6 +53,7 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
         torch.save(tuple(part[:number].clone() for part in pair), tmp_path / f"{name}.pkl")
     monkeypatch.setattr(bench_module, "LARGE", ((1, 3, 40, 50),))
     monkeypatch.setattr(bench_module, "IMAGES", 20)
+    monkeypatch.setattr(bench_module, "SIZES", ((40, 50), (60, 50)))
     monkeypatch.setattr(bench_module, "TARGET", 18.5)  # this project starts above it, the original far below
     code, told = run_here("bench", tmp_path, "--out", tmp_path / "bench.json", "--epochs", 2)
     assert code == 0
@@ -62,6 +63,8 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     assert len(rates) == 4
     assert all(f"{rate:.0f} pairs/s" in printed for rate in rates.values())
     assert all(rate > 0 for rate in result["prediction"]["images_per_second"].values())
+    seconds = result["photographs"]["seconds"]
+    assert len(seconds) == 4 and all(f"{tool:52s} {time:.1f} s" in printed for tool, time in seconds.items())
     epoch = result["epoch"]
     assert epoch["pairs"] == 64
     assert 10 < epoch["new"]["before"] < epoch["pretrained"]["before"] - 3

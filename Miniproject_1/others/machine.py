@@ -9,6 +9,8 @@ import torch
 
 from ..model import Model, bfloat16
 
+PHOTOGRAPHS = Path(__file__).parents[1] / "photographs.pth"  # weights for full-size photographs
+
 
 def new_model(device: str | None = None) -> Model:
     """An untrained model on this device. Raises `ValueError` for one that is none here."""

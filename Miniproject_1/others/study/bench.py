@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...model import Model, Training, UNet, atomic_write, bfloat16
 from ..course import load_images
-from ..machine import describe_machine, refuse_unwritable
+from ..machine import PHOTOGRAPHS, describe_machine, refuse_unwritable
 from ..metrics import mean_psnr, psnr
+from ..noises import gaussian
+from ..photographs import embedded_photographs, open_photograph
 from .networks import AppendixUNet
 from .runs import ORIGINAL, Setting, run
 
@@ -28,6 +31,7 @@ TARGET = 25.40  # dB on the validation images: where the original report's final
 ENOUGH = 11_000  # pairs, each seen once, that take this project past it
 IMAGES = 1_000  # of the pictures that are predicted, for which the course allows 10 seconds
 LARGE = ((10_000, 3, 32, 32), (1, 3, 4096, 4096))  # inputs whose prediction's memory is measured
+SIZES = ((1_000, 1_000), (4_000, 3_000))  # width and height of the photographs that are timed
 SHARD = 12_500  # pairs a file in the measurement of how training's memory grows with the number of files
 
 # Each in a process of its own: a process remembers its peak for as long as it lives.
@@ -60,8 +64,8 @@ print(kilobytes / 2**20)
 def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
-    parts: what is measured: "training", "prediction", "epoch", "busy", "target" or "memory"; all where none
-        is named. The others stay in `out` as they were.
+    parts: what is measured: "training", "prediction", "photographs", "epoch", "busy", "target" or "memory";
+        all where none is named. The others stay in `out` as they were.
     epochs: after which the original way is stopped in "target"; with 0, what `out` has of it stays.
 
     Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
@@ -72,6 +76,7 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training_rates(train_data, device),
         "prediction": lambda: prediction_rates(val_data[0], device),
+        "photographs": photograph_seconds,
         "epoch": lambda: whole_epochs(train_data, val_data),
         "busy": lambda: busy_rates(train_data, val_data[0], device),
         "target": lambda: to_target(train_data, val_data, epochs, result.get("target", {}).get("original")),
@@ -136,6 +141,29 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
     for name, rate in rates.items():
         tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
     return {"images_per_second": rates}
+
+
+def photograph_seconds() -> dict[str, Any]:
+    """Seconds for photographs under Gaussian noise of σ 25: this project, and other tools on the first."""
+    import cv2
+    from bm3d import bm3d_rgb
+
+    photograph, sigma = open_photograph(embedded_photographs()[0]), 25
+    model, seconds = Model(), {}
+    model.load(PHOTOGRAPHS)
+    for size in SIZES:
+        clean = torch.from_numpy(np.array(photograph.resize(size))).permute(2, 0, 1).unsqueeze(0)
+        noisy = gaussian(clean, sigma, torch.Generator().manual_seed(0))
+        pixels = noisy[0].permute(1, 2, 0).contiguous().numpy()
+        tools: dict[str, Callable[[], Any]] = {"this project": partial(model.predict, noisy)}
+        if size == SIZES[0]:
+            tools["BM3D"] = partial(bm3d_rgb, pixels / 255, sigma / 255)
+            tools["OpenCV, non-local means"] = partial(cv2.fastNlMeansDenoisingColored, pixels, None, 10, 10)
+        for tool, work in tools.items():
+            name = f"{size[0] * size[1] / 1e6:g} megapixels, {tool}"
+            seconds[name] = round(_seconds(work), 2)
+            tell(name, f"{seconds[name]:.1f} s")
+    return {"sigma": sigma, "seconds": seconds}
 
 
 def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from .runs import read_runs
 
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 IMAGES = "validation images in the course's format"
+# dB on CBSD68 at σ 15, 25 and 50. Zhang et al. 2018 (FFDNet, arXiv 1710.04026), table 5.
+PUBLISHED = {"CBM3D, given σ, as published": (33.52, 30.71, 27.38)}
 
 
 def write_tables(results: Path, pages: Iterable[Path]) -> None:
@@ -120,6 +122,30 @@ def shots(results: Path) -> str:
     return _table(["six pictures that were kept back", "PSNR", "SSIM", "s"], rows)
 
 
+def cbsd68(results: Path) -> str:
+    measured = _read(results, "cbsd68.json")
+    names = {"noisy": "noisy", "model": "`photographs.pth`, not given σ", "bm3d": "BM3D, given σ"}
+    sigmas = list(measured["model"])
+    rows = [
+        [
+            name,
+            *(f"{measured[key][sigma]['psnr']:.2f}" if sigma in measured[key] else "" for sigma in sigmas),
+            f"{sum(row['seconds'] for row in measured[key].values()):.0f}",
+        ]
+        for key, name in names.items()
+        if measured[key]
+    ]
+    rows += [[name, "", *(f"{score:.2f}" for score in scores), ""] for name, scores in PUBLISHED.items()]
+    header = [f"{measured['pictures']} pictures of CBSD68", *(f"σ {sigma}" for sigma in sigmas)]
+    return _table([*header, "s for all"], rows)
+
+
+def photographs(results: Path) -> str:
+    seconds = _read(results, "bench.json")["photographs"]["seconds"]
+    rows = [[*name.split(", ", 1), f"{time:.1f}"] for name, time in seconds.items()]
+    return _table(["picture", "denoised by", "s on 2 CPU cores"], rows)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    each.__name__: each for each in (headline, noises, path, speed, weights, shots)
+    each.__name__: each for each in (headline, noises, path, speed, weights, shots, cbsd68, photographs)
 }
