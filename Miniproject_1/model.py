@@ -391,18 +391,22 @@ class Training:
         self.optimizers = optimizers(network, learning_rate)
         for group in self._parameter_groups():
             group["initial_lr"] = group["lr"]
-        self.rank, self.processes = 0, 1
-        if dist.is_available() and dist.is_initialized():
-            self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         self.steps_an_epoch = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
         self.steps = epochs * self.steps_an_epoch
-        # All processes must shuffle and turn alike, whatever each was seeded with, and start alike.
-        self.seed = int(self._from_first_process(torch.randint(2**48, (), device="cpu")))
-        for weight in network.state_dict().values():
-            weight.copy_(self._from_first_process(weight))
+        self._join_processes()
         self.losses: list[float] = []  # of this epoch
         self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since _check
         self.good_weights = deepcopy(network.state_dict())
+
+    def _join_processes(self) -> None:
+        """Take a place among the processes of `torch.distributed`, and the first one's seed and weights."""
+        self.rank, self.processes = 0, 1
+        if dist.is_available() and dist.is_initialized():
+            self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+        # All processes must shuffle and augment alike, whatever each was seeded with, and start alike.
+        self.seed = int(self._from_first_process(torch.randint(2**48, (), device="cpu")))
+        for weight in self.network.state_dict().values():
+            weight.copy_(self._from_first_process(weight))
 
     def __iter__(self) -> Generator[Progress, None, None]:
         try:
@@ -458,15 +462,15 @@ class Training:
         def of_share(source: Tensor, target: Tensor) -> list[Tensor]:
             if len(source) == 0:  # fewer pairs than processes
                 return [torch.zeros((), device=self.device), *map(torch.zeros_like, parameters)]
-            source, target = (each.contiguous(memory_format=self.layout) for each in (source, target))
+            source, target = (images.contiguous(memory_format=self.layout) for images in (source, target))
             with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16):
                 guess = self.network(source)
             loss = self.loss(guess / 255, target / 255) * (len(source) / whole)
             return [loss.detach(), *torch.autograd.grad(loss, parameters)]
 
         own = slice(self.rank, None, self.processes)
-        shares = workers.map(of_share, *(each[own].chunk(self.shares) for each in (noisy_a, noisy_b)))
-        total = [torch.stack(each).sum(0) for each in zip(*shares, strict=True)]
+        shares = workers.map(of_share, *(images[own].chunk(self.shares) for images in (noisy_a, noisy_b)))
+        total = [torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)]
         if self.processes > 1:
             message = parameters_to_vector(total)
             dist.all_reduce(message)
@@ -543,7 +547,7 @@ class Training:
 
 
 def _finite(network: nn.Module) -> bool:
-    return all(each.isfinite().all() for each in network.parameters())
+    return all(weight.isfinite().all() for weight in network.parameters())
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
@@ -732,18 +736,18 @@ def _own_precision(device: torch.device, mixed: bool) -> Iterator[None]:
             convolutions.fp32_precision = callers
 
 
-def _check_images(**images: Tensor) -> None:
+def _check_images(**arguments: Tensor) -> None:
     """Raise unless each is an N×3×H×W tensor of values in [0, 255], but for noise; warn of other ranges."""
     unusual = {}
-    for name, each in images.items():
-        _check_kind(name, each)
-        if each.is_floating_point() and each.numel():
-            low, high = torch.stack(each.detach().aminmax()).tolist()
+    for name, images in arguments.items():
+        _check_kind(name, images)
+        if images.is_floating_point() and images.numel():
+            low, high = torch.stack(images.detach().aminmax()).tolist()
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if max(-low, high) > LARGEST:
                 raise ValueError(f"{name}: expected values in [0, 255], got {low:.4g} to {high:.4g}")
-            mean = each.detach().mean(dtype=torch.float64).item()
+            mean = images.detach().mean(dtype=torch.float64).item()
             if 0 < high <= 2 or mean > 255:  # [0, 1] and noise, or a sensor's counts
                 unusual[name] = f"{low:.4g} to {high:.4g}"
     if unusual:
