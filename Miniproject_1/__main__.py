@@ -1,7 +1,9 @@
 """The commands: `python -m Miniproject_1 COMMAND --help`."""
 
 import argparse
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
@@ -9,20 +11,30 @@ from functools import partialmethod
 from pathlib import Path
 from pkgutil import resolve_name
 
-from .model import tqdm
+from .others.console import INTERRUPTED, consoles, quick_exit
 
 RESULTS = Path(__file__).parent / "others" / "study" / "results"
 DATA_HELP = "folder with the course's train_data.pkl and val_data.pkl"
 
 
 def main() -> int:
-    options = vars(_parser().parse_args())
-    run, quiet, debug = (options.pop(name) for name in ("run", "quiet", "debug"))
+    with consoles():
+        status = _run()
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done and told
+    return status
+
+
+def _run() -> int:
     try:
+        with quick_exit():
+            options = vars(_parser().parse_args())
+            run, quiet, debug = (options.pop(name) for name in ("run", "quiet", "debug"))
+            command = resolve_name(f"{__package__}.{run}")
+            tqdm = resolve_name(f"{__package__}.model:tqdm")
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
             if quiet and tqdm:  # TQDM_DISABLE would come too late: it was read when this package was imported
                 tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-            resolve_name(f"{__package__}.{run}")(**options)
+            command(**options)
     except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         if debug:
             raise

@@ -92,14 +92,8 @@ def run(*arguments, cwd=ROOT):
 
 def start(*arguments, **options):
     """Python in a process of its own that is still at work; its output comes through pipes."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, **(pipes | options))
 
 
 def stop_after_an_epoch(process, number=signal.SIGTERM):

@@ -1,14 +1,18 @@
 """The commands, end to end."""
 
 import json
+import os
 import re
+import signal
+import time
 from inspect import signature
+from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import torch
-from conftest import run
+from conftest import run, start
 from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 
@@ -205,3 +209,91 @@ def test_bad_data_ends_with_one_line(tmp_path, run_here):
     assert code == 1
     assert len(told.err.splitlines()) == 1
     assert "train_data.pkl" in told.err
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A small one, whose name not every console can print."""
+    path = tmp_path / "größe ×2.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return path
+
+
+def denoising(picture, *more):
+    """A command that has something to tell of the picture."""
+    return (
+        "-m",
+        "Miniproject_1",
+        "denoise",
+        picture,
+        "-o",
+        picture.parent / "out",
+        "--clean",
+        picture,
+        *more,
+    )
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_line(picture):
+    process = start(*denoising(picture))
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "python -m Miniproject_1: interrupted\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_a_console_that_lacks_letters_gets_them_spelt_out(picture, monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", f"{encoding}:strict")
+    process = start(*denoising(picture, "--compare"), text=False)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    told = {"ascii": r"gr\xf6\xdfe \xd72.png", "cp1252": "größe ×2.png", "utf-16": "größe ×2.png"}[encoding]
+    assert told in out.decode(encoding) and "PSNR" in out.decode(encoding)
+    assert (picture.parent / "out" / picture.name).exists()
+
+
+def test_help_is_told_on_any_console(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run("-m", "Miniproject_1", "pairs", "--help")
+    assert done.returncode == 0 and r"SIZE\xd7SIZE" in done.stdout, done.stderr
+
+
+def test_a_name_in_no_encoding_is_told_too(picture, run_here):
+    odd = picture.rename(picture.with_name(os.fsdecode(b"gr\xf6\xdfe.png")))
+    code, told = run_here(*denoising(odd)[2:])
+    assert code == 0 and r"gr\udcf6\udcdfe.png: PSNR" in told.out
+    assert (odd.parent / "out" / odd.name).exists()
+
+
+@pytest.mark.parametrize("listener", ["gone", "full", "none"])
+def test_the_work_is_done_though_nobody_listens(picture, train_data, tmp_path, listener):
+    """To a pipe whose other end is closed, a full disk, or no stream at all."""
+
+    def close():
+        os.close(1)
+        os.close(2)
+
+    torch.save(tuple(each[:64].clone() for each in train_data), tmp_path / "train_data.pkl")
+    training = ("-m", "Miniproject_1", "train", tmp_path, "-o", tmp_path / "model.pth", "--epochs", 2)
+    for command in (denoising(picture), training):
+        with open("/dev/full", "w") as full:
+            streams = {"gone": {}, "full": {"stdout": full, "stderr": full}, "none": {"preexec_fn": close}}
+            process = start(*command, **streams[listener])
+        if listener == "gone":
+            process.stdout.close()
+            process.stderr.close()
+        assert process.wait(timeout=120) == 0
+    assert (picture.parent / "out" / picture.name).exists()
+    assert len(Model().load(tmp_path / "model.pth")["record"]) == 2
+
+
+def test_the_package_is_there_before_torch_and_gives_the_model():
+    script = (
+        "import sys, Miniproject_1 as one; assert 'torch' not in sys.modules; one.model.Model; one.Model; "
+    )
+    done = run("-c", script + "from Miniproject_1 import *; Model; one.nothing")
+    assert done.stderr.splitlines()[-1].startswith(
+        "AttributeError: module 'Miniproject_1' has no attribute 'no"
+    )

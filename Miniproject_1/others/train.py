@@ -4,7 +4,6 @@ import gc
 import hashlib
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..model import BATCH_SIZE, Model, Training, atomic_write, psnr_loss, remove_strays
+from .console import stop_signals
 from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
@@ -97,7 +97,7 @@ def train(
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
         options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
-        with _stop_signals() as stopped, _told_of(out, bool(state)):
+        with stop_signals() as stopped, _told_of(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
                 training.load_state_dict(state)
@@ -326,25 +326,6 @@ def _told_of(out: Path, resumed: bool) -> Iterator[None]:
     except FloatingPointError as error:
         left = f"{out} has what it had after its last epoch" if out.exists() else f"{out} is not written"
         raise FloatingPointError(f"{error}; {left}") from error
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Within, the first SIGINT or SIGTERM is only noted in the list; a second one acts as ever."""
-    noted: list[int] = []
-    usual: dict[int, Any] = {}
-
-    def note(number: int, frame: object) -> None:
-        noted.append(number)
-        for each, handler in usual.items():
-            signal.signal(each, handler)
-
-    usual.update({each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)})
-    try:
-        yield noted
-    finally:
-        for each, handler in usual.items():
-            signal.signal(each, handler)
 
 
 def _any(here: bool) -> bool:
