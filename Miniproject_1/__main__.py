@@ -43,8 +43,8 @@ def _run() -> int:
         text = str(error) or type(error).__name__
         print(f"python -m Miniproject_1: {text}{remedy if missing else ''}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("python -m Miniproject_1: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(INTERRUPTED, *interrupt.args, sep="; ", file=sys.stderr)
         return 130
     return 0
 
@@ -70,7 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         "inputs", metavar="INPUT", nargs="+", help="PNG, JPEG, WebP, TIFF files, folders of them, or patterns"
     )
     denoise.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder, or the file's name where INPUT is one file"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder, or the file's name where INPUT is one file (default: NAME.denoised.EXT beside each)",
+    )
+    denoise.add_argument(
+        "--burst",
+        action="store_true",
+        help="the INPUTs are shots of one scene: OUTPUT is the mean of their answers",
     )
     denoise.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
     denoise.add_argument(
@@ -79,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument(
         "--clean", metavar="REF", type=Path, help="clean picture or folder of such: print PSNR, SSIM"
     )
-    denoise.add_argument("--force", action="store_true", help="overwrite")
+    standing = denoise.add_mutually_exclusive_group()
+    standing.add_argument("--force", action="store_true", help="overwrite")
+    standing.add_argument(
+        "--skip-existing", action="store_true", help="go on with a batch: leave out what is there already"
+    )
     _add_device(denoise)
 
     train = command(

@@ -1,9 +1,12 @@
 """Picture files in, picture files out."""
 
 import re
+import signal
 import struct
 import warnings
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -19,7 +22,7 @@ import Miniproject_1.others.denoise as denoise_module
 from Miniproject_1 import Model
 from Miniproject_1.model import UNet
 from Miniproject_1.others.noises import gaussian
-from Miniproject_1.others.photographs import embedded_photographs
+from Miniproject_1.others.photographs import embedded_photographs, find_photographs
 from Miniproject_1.others.pictures import Picture, read_picture, upright, write_picture
 from Miniproject_1.others.study.bench import peak_gib
 
@@ -360,3 +363,168 @@ def test_a_large_picture_shows_how_far_it_is(tmp_path, capsys):
     assert "/6 [" in capsys.readouterr().err  # tiles
     model.predict(torch.zeros(1, 3, 60, 120, dtype=torch.uint8))
     assert not capsys.readouterr().err
+
+
+def put(noisy, *paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noisy[:16, :16]).save(path, "JPEG")
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_from_a_mac_or_a_camera_card(tmp_path, noisy, run_here):
+    """Hidden files are no pictures, links are followed but in no circles, and what is left out is told."""
+    card, elsewhere = tmp_path / "card", tmp_path / "elsewhere"
+    put(noisy, card / "real.jpg", card / "camera.jfif", card / "OLD.JPE", card / "sub" / "deep.jpeg")
+    put(noisy, elsewhere / "linked.jpg", card / ".Trashes" / "gone.jpg")
+    for name in ("._real.jpg", ".DS_Store", "sub/._deep.jpeg", "Thumbs.db", "clip.mov"):
+        (card / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    (card / "link").symlink_to("../elsewhere")
+    (card / "link.jpg").symlink_to("real.jpg")
+    (card / "lost.jpg").symlink_to("nowhere.jpg")
+    (card / "round").symlink_to(".")
+    (elsewhere / "back").symlink_to("../card")
+    code, told = run_here("denoise", card, "-o", tmp_path / "out")
+    assert code == 0, told.err
+    made = ["OLD.JPE", "camera.jfif", "link.jpg", "link/linked.jpg", "real.jpg", "sub/deep.jpeg"]
+    assert files_below(tmp_path / "out") == made
+    line = next(line for line in told.out.splitlines() if line.startswith("skipped"))
+    counts = ["4 hidden", "2 linked in a circle", "2 of another kind", "1 not readable"]
+    assert sorted(line.removeprefix("skipped: ").split(", ")) == sorted(counts)
+
+
+def test_a_folder_that_may_not_be_read_is_counted(tmp_path, noisy):
+    put(noisy, tmp_path / "real.jpg", tmp_path / "closed" / "inside.jpg")
+    skipped = Counter()
+    with closed(tmp_path / "closed"):
+        assert find_photographs(Path("."), skipped=skipped) == [Path("real.jpg")]
+    assert skipped == {"not readable": 1}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("trip [2020]/*.jpg", ["a1.jpg", "a2.jpg"]),
+        ("trip [2020]/a[2-9].jpg", ["a2.jpg"]),
+        ("*/day [1]/*.jpg", ["b.jpg"]),
+        ("trip [2020]/*/*[b].jpg", ["b.jpg"]),
+        ("tri? [2020]/day [[]1]/b.*", ["b.jpg"]),
+        ("trip [0-9]/*.jpg", ["c.jpg"]),
+        ("**/*.jpg", ["a1.jpg", "a2.jpg", "b.jpg", "c.jpg"]),
+        ("trip [2020]/**/?.jpg", ["b.jpg"]),
+        ("trip [2020]/**", ["a1.jpg", "a2.jpg", "day [1]/b.jpg"]),
+        ("trip *", ["a1.jpg", "a2.jpg", "c.jpg", "day [1]/b.jpg"]),
+        ("trip [2020]", ["a1.jpg", "a2.jpg", "day [1]/b.jpg"]),
+        ("trip [2020]/a1.jpg", ["a1.jpg"]),
+    ],
+)
+def test_brackets_in_names_and_patterns(tmp_path, noisy, monkeypatch, run_here, pattern, found):
+    trip = tmp_path / "trip [2020]"
+    put(noisy, trip / "a1.jpg", trip / "a2.jpg", trip / "day [1]" / "b.jpg", tmp_path / "trip 2" / "c.jpg")
+    put(noisy, trip / "day [1]" / "._b.jpg")
+    for name in ("one", "two"):  # two circles: by one way after the other, more paths than can be walked
+        (trip / "day [1]" / name).symlink_to("..")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(denoise_module, "load_model", lambda *_: Still())
+    code, told = run_here("denoise", pattern, "-o", tmp_path / "out")
+    assert code == 0, told.err
+    assert files_below(tmp_path / "out") == found
+
+
+class Still:
+    """A model that changes nothing, where no answer is looked at."""
+
+    def predict(self, x):
+        return x.clone()
+
+
+def test_without_an_output_the_answer_lies_beside_each(tmp_path, noisy, run_here):
+    put(noisy, tmp_path / "a.jpg", tmp_path / "deeper" / "b.jpg")
+    pictures = [str(tmp_path / "a.jpg"), str(tmp_path / "deeper")]
+    for more in ((), ("--force",), ("--skip-existing",)):
+        assert run_here("denoise", *pictures, "--compare", *more)[0] == 0
+        # What an earlier call has made is no input of the next one, not where a shell names it either.
+        made = [f"a.denoised.jpg{end}" for end in ("", ".compare.png")]
+        made += [f"deeper/b.denoised.jpg{end}" for end in ("", ".compare.png")]
+        assert files_below(tmp_path) == sorted(["a.jpg", "deeper/b.jpg", *made])
+        pictures += [str(tmp_path / made[0])]
+    code, told = run_here("denoise", tmp_path)
+    assert code == 1 and "a.denoised.jpg is there already, and 1 more" in told.err and "--skip-ex" in told.err
+    assert "4 made before" in told.out
+
+
+def test_a_batch_that_was_stopped_is_gone_on_with(tmp_path, noisy, run_here, monkeypatch):
+    """Ctrl-C while a picture is written: it is written, and counts."""
+    put(noisy, *(tmp_path / "in" / f"{i}.jpg" for i in range(4)))
+    command = ("denoise", tmp_path / "in" / "**" / "*.jpg", "-o", tmp_path / "in" / "out")
+    write = denoise_module.write_picture
+
+    def stopped_at_the_second(picture, path):
+        if path.name == "1.jpg":
+            signal.raise_signal(signal.SIGINT)
+        write(picture, path)
+
+    monkeypatch.setattr(denoise_module, "write_picture", stopped_at_the_second)
+    code, told = run_here(*command)
+    assert code == 130 and "Traceback" not in told.err
+    last = "Miniproject_1: interrupted; 2 of 4 pictures are written; --skip-existing goes on with the others"
+    assert last in told.err.splitlines()[-1]
+    assert files_below(tmp_path / "in" / "out") == ["0.jpg", "1.jpg"]
+    monkeypatch.setattr(denoise_module, "write_picture", write)
+    (tmp_path / "in" / "out" / "0.jpg").write_bytes(b"mine")
+    code, told = run_here(*command, "--skip-existing")
+    assert code == 0 and "2 of 4 are there already" in told.out and "2 made before" in told.out
+    assert (tmp_path / "in" / "out" / "0.jpg").read_bytes() == b"mine"
+    assert len(files_below(tmp_path / "in" / "out")) == 4
+    code, told = run_here(*command, "--skip-existing", "--compare")  # which is missing, of each
+    assert code == 0 and (tmp_path / "in" / "out" / "0.jpg").read_bytes() == b"mine"
+    assert len(files_below(tmp_path / "in" / "out")) == 8
+    with pytest.raises(SystemExit, match="2"):
+        run_here(*command, "--skip-existing", "--force")
+
+
+def test_what_is_written_counts_as_written_though_it_cannot_be_scored(tmp_path, noisy, run_here):
+    put(noisy, tmp_path / "a.jpg")
+    (tmp_path / "clean.jpg").write_bytes(b"nothing")
+    code, told = run_here(
+        "denoise", tmp_path / "a.jpg", "-o", tmp_path / "out", "--clean", tmp_path / "clean.jpg"
+    )
+    assert code == 1 and (tmp_path / "out" / "a.jpg").exists() and "failed" not in told.err
+    assert "1 of 1 are written, but not compared or scored" in told.err
+
+
+def test_a_burst_is_the_mean_of_its_answers(tmp_path, run_here, pretrained):
+    clean = skimage.data.astronaut()[60:108, 200:240]
+    generator = torch.Generator().manual_seed(0)
+    shots = [gaussian(torch.from_numpy(clean.copy()), 25, generator).numpy() for _ in range(3)]
+    for i, shot in enumerate(shots):
+        (tmp_path / "shots").mkdir(exist_ok=True)
+        Image.fromarray(shot).save(tmp_path / "shots" / f"{i}.png", icc_profile=PROFILE)
+    out = tmp_path / "one.png"
+    burst = ("denoise", "--burst", tmp_path / "shots")
+    code, told = run_here(*burst, "-o", out)
+    assert code == 0, told.err
+    answers = [pretrained.predict(torch.from_numpy(shot).permute(2, 0, 1)[None]) for shot in shots]
+    expected = torch.stack(answers).mean(0)[0].permute(1, 2, 0).numpy()
+    with Image.open(out) as image:
+        assert np.abs(np.asarray(image) - expected).max() <= 0.51 and image.info["icc_profile"] == PROFILE
+    assert run_here(*burst)[0] == 0 and (tmp_path / "shots" / "0.denoised.png").exists()
+    assert run_here(*burst, "-o", tmp_path / "folder")[0] == 0
+    assert files_below(tmp_path / "folder") == ["0.png"]
+    Image.fromarray(np.roll(shots[0], 3, 0)).save(tmp_path / "moved.png")
+    code, told = run_here(*burst, tmp_path / "moved.png", "-o", out, "--force")
+    assert code == 0 and "moved.png: shifted by +3.0 rows" in told.err
+    for change, words in (
+        (lambda shot: shot[:40], "(40, 40, 3, 'uint8', 1)"),
+        (lambda shot: shot[:, :, 0], "(48, 40, 1, 'uint8', 1)"),
+    ):
+        Image.fromarray(change(shots[0])).save(tmp_path / "other.png")
+        code, told = run_here(*burst, tmp_path / "other.png", "-o", tmp_path / "new.png")
+        assert code == 1 and "other.png" in told.err and words in told.err
+    code, told = run_here("denoise", "--burst", tmp_path / "moved.png", "-o", tmp_path / "new.png")
+    assert code == 1 and "two shots of a scene or more" in told.err and not (tmp_path / "new.png").exists()
+    code, told = run_here(*burst, "-o", tmp_path / "shots" / "1.png", "--force")
+    assert code == 1 and "is read and would be replaced" in told.err

@@ -9,6 +9,7 @@ variance is the texture that the small pixel covers.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ from .photographs import (
     random_square,
     reduced,
     split_photographs,
+    tell_skipped,
 )
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
@@ -87,7 +89,10 @@ class Written(NamedTuple):
 
 def pairs(photos: Path, out: Path, **options: Any) -> None:
     """`write_pairs` of the photographs in the folder `photos`, and a line that tells what it did."""
-    print(write_pairs(find_photographs(photos), out, **options).summary())
+    skipped: Counter[str] = Counter()
+    photographs = find_photographs(photos, skipped=skipped)
+    tell_skipped(skipped)
+    print(write_pairs(photographs, out, **options).summary())
 
 
 def write_pairs(

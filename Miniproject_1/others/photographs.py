@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,18 +16,65 @@ if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl ne
     from PIL.Image import Image
 
 SMALLEST = 128  # pixels a side under which a photograph is skipped: its blocks say too little
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp"}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def find_photographs(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """Every file with one of these suffixes under `folder`, at any depth, in the order of their names."""
-    folder = Path(folder)
+def find_photographs(
+    folder: Path, suffixes: Collection[str] = SUFFIXES, skipped: Counter[str] | None = None
+) -> list[Path]:
+    """Every file with one of these suffixes under `folder`, at any depth, in the order of their names.
+
+    Hidden files and folders, whose names begin with a dot, are left out: a Mac puts a `._x.jpg` beside each
+    `x.jpg`, and no picture is in it. Linked folders are followed.
+    skipped: what was left out is counted here, by its kind.
+    """
+    folder, found = Path(folder), []
+    skipped = Counter() if skipped is None else skipped
     if not folder.is_dir():
         raise FileNotFoundError(f"PHOTOS: {folder} is not a folder")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    for _, paths in walk(folder, skipped):
+        for path in paths:
+            if path.suffix.lower() in suffixes and os.path.isfile(path):
+                found.append(path)
+            else:
+                skipped["of another kind" if os.path.exists(path) else "not readable"] += 1
+    return sorted(found)
+
+
+def walk(folder: Path, skipped: Counter[str]) -> Iterator[tuple[Path, list[Path]]]:
+    """`folder` and each folder below it, with what it holds beside folders; nothing hidden.
+
+    Linked folders are followed, but not where they lead back to a folder that they lie in. What is not
+    looked into is counted in `skipped`.
+    """
+    waiting = [(folder, [folder.resolve()])]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError:
+            skipped["not readable"] += 1
+            continue
+        files = []
+        for path in entries:
+            if path.name.startswith("."):
+                skipped["hidden"] += 1
+            elif not os.path.isdir(path):  # unlike Path's, it raises nothing where it may not look
+                files.append(path)
+            elif path.resolve() in above:
+                skipped["linked in a circle"] += 1
+            else:
+                waiting.append((path, [*above, path.resolve()]))
+        yield folder, files
+
+
+def tell_skipped(skipped: Counter[str]) -> None:
+    """One line with what was counted, where anything was."""
+    if skipped:
+        print("skipped:", ", ".join(f"{number} {kind}" for kind, number in skipped.items()), flush=True)
 
 
 def embedded_photographs() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -56,10 +59,10 @@ class Picture(NamedTuple):
         return self._replace(pixels=(pixels * self.scale).round().numpy().astype(self.pixels.dtype))
 
 
-def by_name(folder: Path) -> dict[str, Path]:
-    """The pictures under `folder` by their names below it, suffixes apart. Raises `ValueError` where there is
-    none, or two of one name."""
-    found = find_photographs(folder, FORMATS)
+def by_name(folder: Path, skipped: Counter[str] | None = None) -> dict[str, Path]:
+    """The pictures under `folder` by their names below it, suffixes apart; `skipped` as `find_photographs`
+    takes it. Raises `ValueError` where there is none, or two of one name."""
+    found = find_photographs(folder, FORMATS, skipped)
     named = {str(path.relative_to(folder).with_suffix("")): path for path in found}
     if not found:
         raise ValueError(f"{folder}: holds no picture")
