@@ -232,6 +232,23 @@ def test_a_loss_without_bounds_ends_it_with_one_line(shards, tmp_path):
     assert not (tmp_path / "model.pth").exists()
 
 
+def test_a_training_that_is_done_says_so_and_names_the_remedy(shards, tmp_path, run_here):
+    out = tmp_path / "model.pth"
+    options = ("train", shards / "train_data_2.pkl", "-o", out, "--resume", "--epochs")
+    assert run_here(*options, 1)[0] == 0
+    before = out.read_bytes()
+    code, told = run_here(*options, 1)
+    assert code == 0 and f"{out}: this training is done; --start {out}" in told.out and not told.err
+    code, told = run_here(*options, 8)
+    assert code == 1 and f"epochs 1 and not 8; done, --start {out} and another FILE" in told.err
+    Model().save(tmp_path / "weights.pth")  # of no training
+    code, told = run_here("train", shards, "-o", tmp_path / "weights.pth", "--resume")
+    assert code == 1 and "holds no training" in told.err and "--start" in told.err
+    assert out.read_bytes() == before
+    remedy = ("train", shards / "train_data_2.pkl", "-o", tmp_path / "new.pth", "--start", out, "--epochs", 1)
+    assert run_here(*remedy)[0] == 0
+
+
 def limit_files():
     """Like a full disk: no file of this process may grow beyond 64 KiB."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -56,7 +56,8 @@ def train(
     floor: of the PSNR loss, by default its own.
     start: weights to start from, as `Model.load` takes them.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
-    resume: go on with `out`, which another call with the same arguments has left there.
+    resume: go on with `out`, which another call with the same arguments has left there; where that was done,
+        this is told and nothing else.
 
     Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says;
     where `data` is a folder that holds `val_data.pkl`, on that instead.
@@ -90,8 +91,12 @@ def train(
             "patience": patience,
         }
         recipe |= {name: value for name, value in unusual.items() if value is not None}
-        state, record, best = _saved_state(model, out, recipe) if out.exists() else (None, [], None)
-        _refuse_disagreement(recipe, state and state["step"])
+        saved = _saved(model, out, recipe) if out.exists() else {}
+        state, done = saved.get("training"), bool(saved) and "training" not in saved
+        _refuse_disagreement(recipe, done, state and state["step"])
+        if done:
+            print(f"{out}: this training is done; {_train_on(out)}")
+            return
         if rank == 0:
             remove_strays(out)
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
@@ -101,17 +106,21 @@ def train(
             training = Training(model.network, shards, epochs, **options)
             if state:
                 training.load_state_dict(state)
-            keeper = Keeper(model, training, out, recipe, record, best)
-            for number, (epoch, loss) in enumerate(training):
-                if loss is not None:
-                    scores = _scores(model, val_data, shards.held_out) if rank == 0 else {}
-                    if keeper.end_epoch(epoch, loss, scores):
-                        break
-                # Between processes, asking costs a message.
-                asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
-                if asked and _any(bool(stopped)):
-                    keeper.save()
-                    raise KeyboardInterrupt
+            keeper = Keeper(model, training, out, recipe, saved.get("record", []), saved.get("best"))
+            score = partial(_scores, model, val_data, shards.held_out) if rank == 0 else dict
+            _follow(training, keeper, score, stopped)
+
+
+def _follow(training: Training, keeper: "Keeper", score: Callable[[], dict], stopped: list[int]) -> None:
+    """Take all steps that are left. Raises `KeyboardInterrupt`, once all is kept, when there is a signal."""
+    for number, (epoch, loss) in enumerate(training):
+        if loss is not None and keeper.end_epoch(epoch, loss, score()):
+            break
+        # Between processes, asking costs a message.
+        asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
+        if asked and _any(bool(stopped)):
+            keeper.save()
+            raise KeyboardInterrupt(f"--resume goes on with {keeper.out}")
 
 
 class Keeper:
@@ -262,17 +271,19 @@ def draw(record: list[dict[str, float]], path: Path) -> None:
         figure.savefig(file, format="png")
 
 
-def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict], dict | None]:
-    """What `out` holds to go on with, its record so far, and the best weights; `model` takes its weights."""
+def _saved(model: Model, out: Path, recipe: dict) -> dict[str, Any]:
+    """What `out` holds of this very training; `model` takes its weights. Raises `ValueError` otherwise."""
     content = model.load(out)
     made = content.get("recipe")
+    if not isinstance(made, dict):
+        raise ValueError(f"{out}: holds no training that could be gone on with; {_train_on(out)}")
     if str(made) != str(recipe):  # by text: whatever a stranger's file holds, it has one
-        made = made if isinstance(made, dict) else {}
         names = [name for name in recipe | made if str(made.get(name)) != str(recipe.get(name))]
         told = ", ".join(f"{name} {made.get(name)} and not {recipe.get(name)}" for name in names)
-        raise ValueError(f"{out}: cannot go on, it was made with {told}")
+        remedy = "what it was made with goes on" if "training" in content else f"done, {_train_on(out)}"
+        raise ValueError(f"{out}: cannot go on, it was made with {told}; {remedy}")
     if "training" not in content:
-        raise ValueError(f"{out}: this training is done; --start {out} trains a new file from its weights")
+        return content
     state, record = content["training"], content.get("record", [])
     whole = isinstance(record, list) and all(
         isinstance(each, dict)
@@ -282,7 +293,11 @@ def _saved_state(model: Model, out: Path, recipe: dict) -> tuple[dict, list[dict
     )
     if not (whole and isinstance(state, dict) and "step" in state):
         raise ValueError(f"{out}: holds no state that a training could go on from")
-    return state, record, content.get("best")
+    return content
+
+
+def _train_on(out: Path) -> str:
+    return f"--start {out} and another FILE train on from its weights"
 
 
 def _refuse_disagreement(*of_this_process: Any) -> None:
