@@ -307,8 +307,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         type=Path,
         nargs="+",
-        help="two folders of pictures that match by name, the first and the second shot of each scene; or a "
-        "folder of train_data*.pkl, or one such file",
+        help="two folders of pictures or more that match by name, each with a shot of each scene; or one "
+        "with a folder for each scene, or with its shots named x_1, x_2; or one of train_data*.pkl, or such "
+        "a file",
     )
     parser.add_argument(
         "-o",

@@ -242,3 +242,149 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     assert not (tmp_path / "new").exists()
     a, b = (read_picture(path).tensor() for path in pairs[min(pairs)])
     assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5
+
+
+SHOTS = 4  # of each scene
+NAMES = ("astronaut", "cat", "coffee", "rocket")
+
+
+@pytest.fixture
+def bursts(tmp_path):
+    """Noisy shots of scenes: name -> its shots, H×W×3 `uint8`."""
+    generator = torch.Generator().manual_seed(0)
+    parts = {name: torch.from_numpy(PARTS[name][:96, :64].copy()) for name in NAMES}
+    return {
+        name: [gaussian(part, 25, generator).numpy() for _ in range(SHOTS)] for name, part in parts.items()
+    }
+
+
+def lay_out(bursts, folder, place):
+    """Write the shots where `place` of scene and number says; a Mac's hidden file beside each."""
+    for name, shots in bursts.items():
+        for i, shot in enumerate(shots):
+            path = folder / place.format(name=name, i=i, j=i + 1)
+            write_picture(Picture(shot, None, {}), path)
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+
+
+LAYOUTS = {
+    "a folder a shot": ("shot{i}/{name}.png", ["shot0", "shot1", "shot2", "shot3"]),
+    "a folder a scene": ("all/{name}/{i}.png", ["all"]),
+    "numbers": ("all/{name}_{j}.png", ["all"]),
+    "numbers in folders": ("all/deeper/{name}-00{j}.png", ["all"]),
+    "numbers by folder": ("shot{i}/{name}_{j}.png", ["shot0", "shot1", "shot2", "shot3"]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_many_shots_of_a_scene_are_found_and_all_are_used(bursts, tmp_path, monkeypatch, layout):
+    monkeypatch.setattr(sources_module, "PATCH", 16)
+    place, folders = LAYOUTS[layout]
+    lay_out(bursts, tmp_path, place)
+    scenes = Scenes(*(tmp_path / folder for folder in folders), seed=0)
+    assert list(scenes.shots.values()) == [SHOTS] * len(NAMES) and scenes.skipped["hidden"] == 16
+    assert not scenes.swap and not scenes.misaligned
+    (held_out,) = scenes.held_out
+    kept_back = next(
+        name for name in NAMES if (held_out[0][0, :, 0, 0].numpy() == bursts[name][0][0, 0]).all()
+    )
+    inputs, targets = scenes[0]
+    assert inputs.dtype == torch.uint8 and targets.dtype == torch.float32
+    views = {  # where a patch of 16×16 pixels can come from: its first row of pixels, as bytes
+        (name, i): {
+            shot[top, left : left + 16].tobytes(): (top, left)
+            for top in range(shot.shape[0] - 15)
+            for left in range(shot.shape[1] - 15)
+        }
+        for name, shots in bursts.items()
+        for i, shot in enumerate(shots)
+    }
+    used = set()
+    for noisy, target in zip(inputs, targets, strict=True):
+        row = noisy[:, 0].T.contiguous().numpy().tobytes()
+        ((name, i), place_of), *others = [(key, found[row]) for key, found in views.items() if row in found]
+        assert not others
+        used.add((name, i))
+        window = tuple(slice(start, start + 16) for start in place_of)
+        rest = [shot[window].astype(np.float32) for j, shot in enumerate(bursts[name]) if j != i]
+        np.testing.assert_allclose(target.permute(1, 2, 0), np.mean(rest, 0), atol=1e-3)
+    assert used == {(name, i) for name in NAMES if name != kept_back for i in range(SHOTS)}
+
+
+def test_many_shots_are_trained_on_and_scored_twice(bursts, tmp_path, monkeypatch, run_here):
+    monkeypatch.setattr(sources_module, "PATCH", 16)
+    monkeypatch.setattr(sources_module, "MOST", 64)
+    lay_out(bursts, tmp_path, "shot{i}/{name}.png")
+    folders = [tmp_path / f"shot{i}" for i in range(SHOTS)]
+    swaps = []
+
+    class Watched(Training):
+        def __init__(self, *arguments, **options):
+            swaps.append(options["swap"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(train_module, "Training", Watched)
+    out = tmp_path / "model.pth"
+    code, told = run_here("train", *folders, "-o", out, "--epochs", 1)
+    assert code == 0 and swaps == [False], told.err
+    assert "4 scenes of 4 shots" in told.out and "skipped: 16 hidden" in told.out
+    content = Model().load(out)
+    (record,) = content["record"]
+    assert content["recipe"]["swap"] is False
+    assert f"mean of other shots {record['mean of other shots']:.3f} dB  clean, estimated" in told.out
+    assert record["clean, estimated"] > record["mean of other shots"] > 15
+    code, told = run_here("train", *folders[:2], "-o", tmp_path / "two.pth", "--epochs", 1)
+    assert code == 0 and swaps == [False, True] and "noise to noise" in told.out
+    code, told = run_here("pretrain", *folders, "-o", tmp_path / "pretrained.pth")
+    assert code == 1 and "got more than two shots" in told.err
+    code, told = run_here("train", tmp_path / "shot0", "-o", tmp_path / "one.pth")
+    assert code == 1 and "expected a folder for each scene" in told.err
+    code, told = run_here("train", *folders, "-o", tmp_path / "shot3" / "in.pth")
+    assert code == 1 and "would be a picture of" in told.err
+
+
+def test_scenes_with_more_and_fewer_shots_and_those_with_one(bursts, tmp_path):
+    del bursts["cat"][2:]
+    lay_out(bursts, tmp_path, "shot{i}/{name}.png")
+    folders = [tmp_path / f"shot{i}" for i in range(SHOTS)]
+    scenes = Scenes(*folders, seed=0)
+    assert scenes.shots == {"astronaut": 4, "cat": 2, "coffee": 4, "rocket": 4} and not scenes.swap
+    (folders[1] / "cat.png").rename(folders[1] / "dog.png")
+    with pytest.raises(ValueError, match=r"has no cat: each picture needs a second shot"):
+        match(*folders)
+
+
+def test_names_that_only_look_like_shots_are_refused(tmp_path):
+    """A camera's numbers, in one folder: pictures of different scenes."""
+    for number, part in enumerate(PARTS.values()):
+        noisy = gaussian(torch.from_numpy(part.copy()), 25, torch.Generator().manual_seed(0)).numpy()
+        write_picture(Picture(noisy[:160, :150], None, {}), tmp_path / "card" / f"IMG_{number:04}.png")
+    with pytest.raises(ValueError, match=r"IMG_0000\.png and .*IMG_0001\.png: different scenes"):
+        Scenes(tmp_path / "card", seed=0)
+
+
+def test_the_light_may_change_between_shots_and_noise_may_be_strong():
+    part = torch.from_numpy(PARTS["coffee"].copy()).permute(2, 0, 1)[None].float()
+    rows = torch.linspace(-60, 60, part.shape[2]).view(-1, 1)
+    generator = torch.Generator().manual_seed(0)
+    for scene, other in ((part, part + rows), (part, part * 0.4), (part * 0 + 90, part * 0 + 90)):
+        for sigma in (1, 25, 200):
+            a, b = (each + sigma * torch.randn(part.shape, generator=generator) for each in (scene, other))
+            assert not sources_module.differ(a, b)
+    assert sources_module.differ(part, part.flip(-1))
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_the_score_against_the_mean_of_other_shots_is_near_the_truth(number):
+    generator = torch.Generator().manual_seed(0)
+    blur = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    scenes, error, count = [], 0.0, 0
+    for part in PARTS.values():
+        clean = Picture(part, None, {}).tensor()
+        shots = tuple(clean + 20 * torch.randn(clean.shape, generator=generator) for _ in range(number))
+        scenes.append(shots)
+        error += sum((blur(shot) - clean).square().sum().item() for shot in shots)
+        count += number * clean.numel()
+    measured, estimate = noise_to_noise(blur, scenes)
+    assert estimate == pytest.approx(-10 * math.log10(error / count / 255**2), abs=0.1)
+    assert measured == pytest.approx(-10 * math.log10((error / count + 400 / (number - 1)) / 255**2), abs=0.1)

@@ -1,7 +1,7 @@
 """How good denoised pictures are: PSNR, SSIM, and an estimate of PSNR where nobody has a clean picture."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -33,28 +33,33 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
 
 
 def noise_to_noise(
-    denoise: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]]
+    denoise: Callable[[Tensor], Tensor], scenes: Sequence[tuple[Tensor, ...]]
 ) -> tuple[float, float]:
-    """(PSNR of denoised shots against their noisy twins, what it says of the clean PSNR), both in dB.
+    """(PSNR of denoised shots against the mean of their scene's others, what it says of the clean), in dB.
 
-    Let b = x + n, where x is clean and n has zero mean and is independent of the other shot, a. Then
+    scenes: the k shots of each, two or more, each N×3×H×W.
+
+    Let b = x + n be the mean of the k − 1 shots other than a, where x is clean and n has zero mean and is
+    independent of a. Then
 
         E|f(a) − b|² = E|f(a) − x|² + E|n|²
 
     since the cross term 2·E⟨f(a) − x, n⟩ vanishes: it is why Noise2Noise works at all (Lehtinen et al.
-    2018, section 2). Where both shots have the same noise, E|a − b|² = 2·E|n|². So the error against
-    the clean picture, which nobody has, is the measured one less half of what the shots differ by.
-    Both errors are means over all pixels, over all pairs and both directions: over one small
+    2018, section 2). The more shots there are, the less is n, and the nearer is the first number to the clean
+    PSNR. Where all shots have the same noise, E|a − b|² = k·E|n|². So the error against
+    the clean picture, which nobody has, is the measured one less a k-th of what the two differ by.
+    Both errors are means over all pixels of all shots of all scenes: over one small
     picture, the difference of two such numbers would say little; where chance makes it negative, the
     estimate is NaN. It is too high where noise is clipped at black or white, which takes its zero mean, and
     where the shots differ by more than noise: shifted, or exposed differently.
     """
     error = noise = count = 0.0
-    for a, b in pairs:
-        for one, other in ((a, b), (b, a)):
-            error += (denoise(one) - other).square().sum().item()
-            noise += (one - other).square().sum().item() / 2
-            count += one.numel()
+    for shots in scenes:
+        for i, shot in enumerate(shots):
+            others = torch.stack(shots[:i] + shots[i + 1 :]).mean(0)
+            error += (denoise(shot) - others).square().sum().item()
+            noise += (shot - others).square().sum().item() / len(shots)
+            count += shot.numel()
     measured, clean = (
         -10 * math.log10(max(each / count / 255**2, 1e-8)) if each > 0 else math.nan
         for each in (error, error - noise)

@@ -40,8 +40,11 @@ class SimulatedShots(Sequence):
     with correlated neighbours; Poisson with 5 to 300 counts at white; or a camera's. A patch's picture and
     noise depend on `seed` and its number alone.
 
-    held_out: one such pair, of photographs that are not trained on; pairs: patches an epoch.
+    held_out: one such pair, of photographs that are not trained on; pairs: patches an epoch; swap: noisy and
+        target never change places.
     """
+
+    swap = False
 
     def __init__(self, photographs: list[Path], seed: int) -> None:
         """Raises `ValueError` where too few photographs are left to split."""

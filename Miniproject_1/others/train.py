@@ -23,7 +23,7 @@ from .console import stop_signals
 from .course import load_images
 from .machine import describe_machine, new_model, refuse_unwritable
 from .metrics import noise_to_noise, psnr
-from .photographs import find_photographs
+from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
 
-    data: one path as `Shards` takes it, or two folders as `Scenes` does; with `simulate` a folder of
+    data: one path as `Shards` takes it, or folders of pictures as `Scenes` does; with `simulate` a folder of
         photographs, for `SimulatedShots`.
     batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
@@ -67,10 +67,9 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `data` is more than two paths, `out` is another training's, or `patience` has no score to go by.
+    `out` is another training's, `patience` has no score to go by, or `swap` is false with more than two
+    shots of a scene.
     """
-    if len(data) > 2:
-        raise ValueError(f"DATA: expected two folders of shots, or one of train_data*.pkl, got {len(data)}")
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
@@ -79,6 +78,7 @@ def train(
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
+        swap = swap and shards.swap
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
@@ -179,16 +179,22 @@ def _read(
     if simulate:
         shots = SimulatedShots(find_photographs(data[0]), seed)
         return shots.held_out[0], shots
-    if len(data) == 2:
-        return None, _scenes(data[0], data[1], seed, rank)
+    if folders := _folders_of_pictures(data):
+        return None, _scenes(folders, seed, rank)
     val = data[0] / "val_data.pkl"
     val_data = load_images(val) if val.exists() else None
     return val_data, Shards(data[0], keep_back=not val_data)
 
 
+def _folders_of_pictures(data: list[Path]) -> list[Path]:
+    """`data`, unless it is a file of pairs or a folder of such."""
+    pairs = len(data) == 1 and (not data[0].is_dir() or any(data[0].glob("train_data*.pkl")))
+    return [] if pairs else data
+
+
 def _refuse_taken(data: list[Path], out: Path, curve: Path, resume: bool) -> None:
     """Raise where what is to be written would take the place of something else, or cannot be written."""
-    if inside := next((each for each in data[:2] if len(data) == 2 and _is_below(out, each)), None):
+    if inside := next((each for each in _folders_of_pictures(data) if _is_below(out, each)), None):
         raise ValueError(f"{out}: the curve beside it would be a picture of {inside}: name another place")
     if out == curve:
         raise ValueError(f"{out}: the curve is drawn there, name the model otherwise")
@@ -213,10 +219,14 @@ def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
-    """Read the two folders and say what was found there."""
-    scenes = Scenes(first, second, seed)
+def _scenes(folders: list[Path], seed: int, rank: int) -> Scenes:
+    """Read the folders and say what was found there."""
+    scenes = Scenes(*folders, seed=seed)
     if rank == 0:
+        tell_skipped(scenes.skipped)
+        if not scenes.swap:
+            few, many = min(scenes.shots.values()), max(scenes.shots.values())
+            print(f"{len(scenes.shots)} scenes of {few if few == many else f'{few} to {many}'} shots")
         for name, (rows, columns) in scenes.misaligned.items():
             print(
                 f"warning: {name}: the shots are shifted by {rows:+.1f} rows and {columns:+.1f} columns; "
@@ -231,7 +241,7 @@ def _scenes(first: Path, second: Path, seed: int, rank: int) -> Scenes:
 
 
 def _scores(
-    model: Model, val_data: tuple[Tensor, Tensor] | None, held_out: list[tuple[Tensor, Tensor]]
+    model: Model, val_data: tuple[Tensor, Tensor] | None, held_out: Sequence[tuple[Tensor, ...]]
 ) -> dict[str, float]:
     """What an epoch is scored by, in dB."""
     if val_data:
@@ -239,9 +249,8 @@ def _scores(
         return {"PSNR": psnr(model.predict(noisy), clean).mean().item()}
     if not held_out:
         return {}
-    return dict(
-        zip(("noise to noise", "clean, estimated"), noise_to_noise(model.predict, held_out), strict=True)
-    )
+    against = "noise to noise" if all(len(shots) == 2 for shots in held_out) else "mean of other shots"
+    return dict(zip((against, "clean, estimated"), noise_to_noise(model.predict, held_out), strict=True))
 
 
 def _best_epoch(record: list[dict[str, float]]) -> int:
