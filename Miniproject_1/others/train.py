@@ -67,8 +67,7 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's, `patience` has no score to go by, or `swap` is false with more than two
-    shots of a scene.
+    `out` is another training's or `patience` has no score to go by.
     """
     with _processes(device) as rank:
         torch.manual_seed(seed)
@@ -209,7 +208,7 @@ def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _fingerprint(shards: Sequence[tuple[Tensor, Tensor]]) -> str:
+def _fingerprint(shards: Sequence[tuple[Tensor, ...]]) -> str:
     """By which the data are known again: of a few pairs of each shard."""
     digest = hashlib.sha256()
     for shard in shards:
