@@ -327,9 +327,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="over all processes (default: as in Model.train)",
     )
-    parser.add_argument("--learning-rate", type=float, help="default 2e-3, with --start 1e-4")
+    parser.add_argument("--learning-rate", type=float, help="default 2e-3, from other weights 1e-4")
     parser.add_argument(
-        "--start", type=Path, metavar="WEIGHTS", help="go on from these, of whatever training"
+        "--start",
+        type=Path,
+        metavar="WEIGHTS",
+        help="go on from these; none: a new network (default: photographs.pth for pictures, else none)",
     )
     parser.add_argument(
         "--patience",

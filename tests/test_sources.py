@@ -1,6 +1,7 @@
 """Two shots of each scene in two folders: trained on, scored without clean pictures, checked."""
 
 import math
+import re
 import signal
 from functools import cache, partial
 
@@ -18,6 +19,7 @@ from Miniproject_1 import Model
 from Miniproject_1.model import Training
 from Miniproject_1.others.course import load_images
 from Miniproject_1.others.denoise import denoise
+from Miniproject_1.others.machine import PHOTOGRAPHS
 from Miniproject_1.others.metrics import noise_to_noise
 from Miniproject_1.others.noises import gaussian, poisson
 from Miniproject_1.others.photographs import embedded_photographs
@@ -63,10 +65,12 @@ def train(folders, out, *more):
 def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path, monkeypatch, run_here):
     monkeypatch.setattr(sources_module, "LEAST", 500)
     out = tmp_path / "weights.pth"
-    code, told = run_here("train", *folders, "-o", out, "--epochs", 2)
+    code, told = run_here("train", *folders, "-o", out, "--epochs", 2, "--start", "none")
     assert code == 0, told.err
     assert "1 scene kept back" in told.out
     assert "warning" not in told.err
+    noisy = float(re.search(r"shots themselves: clean, estimated (\S+) dB", told.out)[1])
+    assert noisy == pytest.approx(20.2, abs=0.5)
     _, record = Model().load(out)["record"]
     assert f"clean, estimated {record['clean, estimated']:.3f} dB" in told.out
     assert record["clean, estimated"] > 23  # the shots themselves have 20.2
@@ -244,6 +248,25 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5
 
 
+@pytest.mark.parametrize("better", [False, True])
+def test_pictures_are_learnt_from_photographs_pth_on_and_it_gets_no_worse(
+    folders, tmp_path, monkeypatch, run_here, better
+):
+    monkeypatch.setattr(sources_module, "LEAST", 50)
+    scores = iter([20.0, 25.0, 24.0, 26.0 if better else 23.0])  # the shots, before training, two epochs
+    monkeypatch.setattr(train_module, "noise_to_noise", lambda denoise, scenes: (15.0, next(scores)))
+    out = tmp_path / "weights.pth"
+    code, told = run_here("train", *folders, "-o", out, "--epochs", 2)
+    assert code == 0, told.err
+    content = Model().load(out)
+    assert content["recipe"]["start"] == PHOTOGRAPHS.name
+    assert [each["epoch"] for each in content["record"]] == [0, 1, 2]
+    model = Model()
+    model.load(PHOTOGRAPHS)
+    kept = all(value.equal(content["weights"][name]) for name, value in model.network.state_dict().items())
+    assert kept is not better and (f"the weights are those of {PHOTOGRAPHS.name}" in told.out) is not better
+
+
 SHOTS = 4  # of each scene
 NAMES = ("astronaut", "cat", "coffee", "rocket")
 
@@ -325,7 +348,7 @@ def test_many_shots_are_trained_on_and_scored_twice(bursts, tmp_path, monkeypatc
 
     monkeypatch.setattr(train_module, "Training", Watched)
     out = tmp_path / "model.pth"
-    code, told = run_here("train", *folders, "-o", out, "--epochs", 1)
+    code, told = run_here("train", *folders, "-o", out, "--epochs", 1, "--start", "none")
     assert code == 0 and swaps == [False], told.err
     assert "4 scenes of 4 shots" in told.out and "skipped: 16 hidden" in told.out
     content = Model().load(out)

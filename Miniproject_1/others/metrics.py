@@ -7,6 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+CLIPPED = 0.02  # of the values, from which on noise that is clipped spoils the estimate
+UNEQUAL = 0.2  # difference of two shots' noise variances, of their sum, from which on they count as unequal
+
 
 def psnr(images: Tensor, clean: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image, in dB: N×3×H×W twice, values in [0, 255] -> N.
@@ -65,6 +68,27 @@ def noise_to_noise(
         for each in (error, error - noise)
     )
     return measured, clean
+
+
+def doubts(scenes: Sequence[tuple[Tensor, ...]]) -> list[str]:
+    """Why the estimate of `noise_to_noise` is not to be relied on there; empty where nothing shows."""
+    found = []
+    values = torch.cat([shot.flatten() for shots in scenes for shot in shots])
+    clipped = ((values <= 0) | (values >= 255)).float().mean().item()
+    if clipped > CLIPPED:
+        found.append(f"{clipped:.0%} of the values are black or white, where noise is clipped")
+    one, other, both = (
+        sum(step(shots).square().sum().item() for shots in scenes)
+        for step in (
+            lambda shots: shots[0].diff(dim=-1),
+            lambda shots: shots[-1].diff(dim=-1),
+            lambda shots: (shots[0] - shots[-1]).diff(dim=-1),
+        )
+    )
+    # What neighbours differ by is the scene, which both shots have, and the noise.
+    if abs(one - other) > UNEQUAL * both:
+        found.append("the shots are not equally noisy")
+    return found
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from torch import Tensor
 from ..model import BATCH_SIZE, Model, Training, atomic_write, psnr_loss, remove_strays
 from .console import stop_signals
 from .course import load_images
-from .machine import describe_machine, new_model, refuse_unwritable
-from .metrics import noise_to_noise, psnr
+from .machine import PHOTOGRAPHS, describe_machine, new_model, refuse_unwritable
+from .metrics import doubts, noise_to_noise, psnr
 from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
@@ -54,7 +54,8 @@ def train(
     learning_rate: by default `Model`'s, from scratch or for fine-tuning.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     floor: of the PSNR loss, by default its own.
-    start: weights to start from, as `Model.load` takes them.
+    start: weights to start from, as `Model.load` takes them; the name `none` for a new network. By default
+        `photographs.pth` for folders of pictures, else a new network.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
     resume: go on with `out`, which another call with the same arguments has left there; where that was done,
         this is told and nothing else.
@@ -72,6 +73,7 @@ def train(
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
+        start = _start(start, data, simulate)
         if start:
             model.load(start)
         learning_rate = model.learning_rate if learning_rate is None else learning_rate
@@ -107,6 +109,8 @@ def train(
                 training.load_state_dict(state)
             keeper = Keeper(model, training, out, recipe, saved.get("record", []), saved.get("best"))
             score = partial(_scores, model, val_data, shards.held_out) if rank == 0 else dict
+            if start and not state and isinstance(shards, Scenes):
+                keeper.begin_at(score())
             _follow(training, keeper, score, stopped)
 
 
@@ -141,6 +145,13 @@ class Keeper:
         self.model, self.training, self.out, self.recipe = model, training, out, recipe
         self.record, self.best, self.begin = record, best, time.perf_counter()
 
+    def begin_at(self, scores: dict[str, float]) -> None:
+        """Keep the weights that the training starts from: it may end with nothing better."""
+        if scores:
+            self.record.append({"epoch": 0, "loss": math.nan, **scores})
+            self.best = deepcopy(self.model.network.state_dict())
+            print(f"before training{_listed(scores)}", flush=True)
+
     def end_epoch(self, epoch: int, loss: float, scores: dict[str, float]) -> bool:
         """Keep the epoch; whether the training is done: at its last epoch, or `patience` after its best."""
         patience, late = self.recipe.get("patience"), False
@@ -151,15 +162,17 @@ class Keeper:
                     self.best = deepcopy(self.model.network.state_dict())
                 late = epoch - _best_epoch(self.record) >= patience
         done = epoch == self.training.epochs or _any(late)
+        if done and self.best and patience is None and _best_epoch([self.record[0], self.record[-1]]) > 0:
+            self.best = None  # the last epoch is better than what it started from
         self.save(done)
         if self.training.rank == 0:
-            told = "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
             seconds = time.perf_counter() - self.begin
-            line = f"epoch {epoch:3d}/{self.training.epochs}  loss {loss:.5f}{told}  {seconds:6.0f} s"
-            print(line, flush=True)
+            epochs = f"epoch {epoch:3d}/{self.training.epochs}"
+            print(f"{epochs}  loss {loss:.5f}{_listed(scores)}  {seconds:6.0f} s", flush=True)
             draw(self.record, self.out.with_suffix(".png"))
             if done and self.best:
-                print(f"the weights are those of epoch {_best_epoch(self.record)}", flush=True)
+                best = _best_epoch(self.record) if patience is not None else 0
+                print("the weights are those", f"of epoch {best}" if best else f"of {self.recipe['start']}")
         return done
 
     def save(self, done: bool = False) -> None:
@@ -169,6 +182,17 @@ class Keeper:
                 self.model.network.load_state_dict(self.best)
             more = {} if done else {"training": self.training.state_dict(), "best": self.best}
             self.model.save(self.out, recipe=self.recipe, record=self.record, **more)
+
+
+def _listed(scores: dict[str, float]) -> str:
+    return "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
+
+
+def _start(start: Path | None, data: list[Path], simulate: bool) -> Path | None:
+    """The weights to start from, if any."""
+    if start is None and _folders_of_pictures(data) and not simulate:
+        return PHOTOGRAPHS
+    return None if start == Path("none") else start
 
 
 def _read(
@@ -233,9 +257,12 @@ def _scenes(folders: list[Path], seed: int, rank: int) -> Scenes:
                 file=sys.stderr,
             )
         number = len(scenes.held_out)
-        print(
-            f"{scenes.pairs:,} patches; {number} {'scene' if number == 1 else 'scenes'} kept back", flush=True
-        )
+        print(f"{scenes.pairs:,} patches; {number} {'scene' if number == 1 else 'scenes'} kept back")
+        if number:
+            estimate = noise_to_noise(lambda noisy: noisy, scenes.held_out)[1]
+            print(f"the noisy shots themselves: clean, estimated {estimate:.3f} dB", flush=True)
+            for doubt in doubts(scenes.held_out):
+                print(f"warning: {doubt}: the estimate may be too high", file=sys.stderr)
     return scenes
 
 
