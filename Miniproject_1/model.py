@@ -5,18 +5,22 @@ With the squared error, a network that must guess one noisy picture from another
 than to answer the mean of all the pictures it might have been, and where the noise has zero mean,
 that is the clean picture. So no clean picture is needed to learn from.
 
-Images are N×3×H×W with values in [0, 255] at every public door.
+Images are N×3×H×W, or N×1×H×W for grey, with values in [0, 255] at every public door.
 """
 
+import errno
+import hashlib
 import math
 import os
 import secrets
+import shutil
+import tempfile
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import lru_cache, partial
 from glob import escape
@@ -638,9 +642,9 @@ class Model:
     ) -> None:
         """Train on pairs of noisy pictures, from the weights that the model has.
 
-        noisy_a, noisy_b: N×3×H×W, two independent noisy pictures of each of N scenes, `uint8` or
-            floating point, values in [0, 255]. They stay as they are. Floating-point noise may go beyond
-            that range, and should: clipped, its mean would no longer be zero.
+        noisy_a, noisy_b: N×3×H×W, or N×1×H×W for grey, two independent noisy pictures of each of N scenes,
+            `uint8` or floating point, values in [0, 255]. They stay as they are. Floating-point noise may go
+            beyond that range, and should: clipped, its mean would no longer be zero.
         epochs: times that every pair is used; the learning rate is scheduled over all of them.
         num_epochs: the course's own spelling of `epochs`, which it replaces.
         after_epoch: called with the number of epochs done and the last one's mean training loss.
@@ -665,7 +669,8 @@ class Model:
         with torch.inference_mode(False), torch.enable_grad():
             options: dict[str, Any] = {"mixed_precision": self.mixed_precision}
             options |= {"learning_rate": self.learning_rate}
-            training = Training(self.network, [(noisy_a, noisy_b)], epochs, **options)
+            pairs = noisy_a.expand(-1, COLOURS, -1, -1), noisy_b.expand(-1, COLOURS, -1, -1)
+            training = Training(self.network, [pairs], epochs, **options)
             for epoch, loss in training:
                 if loss is not None and after_epoch:
                     after_epoch(epoch, loss)
@@ -673,7 +678,8 @@ class Model:
     def predict(self, x: Tensor) -> Tensor:
         """Denoise pictures.
 
-        x: N×3×H×W, `uint8` or floating point, values in [0, 255]; any N, H and W, on any device.
+        x: N×3×H×W, or N×1×H×W for grey, `uint8` or floating point, values in [0, 255]; any N, H and W, on any
+            device.
         Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
 
         By tiles that overlap by as much as the network can see: what a pixel becomes depends neither on the
@@ -684,13 +690,14 @@ class Model:
         """
         _check_images(x=x)
         output, parts = torch.empty(x.shape, dtype=torch.float32, device=x.device), self._parts(x)
+        grey, x = x.shape[1] == 1, x.expand(-1, COLOURS, -1, -1)
         most = min(torch.get_num_threads(), MOST_AT_ONCE, len(parts)) if self.device.type == "cpu" else 1
         large = len(parts) > 3 * len(x)  # of more tiles than three
         bar = tqdm(parts, "predict", unit="tile", leave=False) if tqdm and large else parts
         with Workers(max(1, most)) as workers:
             for part, denoised in zip(bar, workers.map(partial(self._denoise, x), parts), strict=True):
                 images, rows, columns = part
-                output[images, :, rows, columns] = denoised
+                output[images, :, rows, columns] = denoised.mean(1, keepdim=True) if grey else denoised
         return output
 
     def _parts(self, x: Tensor) -> list[tuple[slice, slice, slice]]:
@@ -737,7 +744,7 @@ def _own_precision(device: torch.device, mixed: bool) -> Iterator[None]:
 
 
 def _check_images(**arguments: Tensor) -> None:
-    """Raise unless each is an N×3×H×W tensor of values in [0, 255], but for noise; warn of other ranges."""
+    """Raise unless each is N×3×H×W or N×1×H×W with values in [0, 255], but for noise; warn of other ranges."""
     unusual = {}
     for name, images in arguments.items():
         _check_kind(name, images)
@@ -756,7 +763,7 @@ def _check_images(**arguments: Tensor) -> None:
 
 
 def _check_kind(name: str, images: Tensor) -> None:
-    """Raise unless it is a dense N×3×H×W tensor of a type that pictures have."""
+    """Raise unless it is a dense N×3×H×W or N×1×H×W tensor of a type that pictures have."""
     if not isinstance(images, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(images).__name__}")
     if images.is_nested:
@@ -765,9 +772,9 @@ def _check_kind(name: str, images: Tensor) -> None:
         raise TypeError(f"{name}: expected a dense tensor, got {images.layout} on {images.device}")
     if images.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name}: expected uint8 or floating point of 16 to 64 bits, got {images.dtype}")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+    if images.ndim != 4 or images.shape[1] not in (1, COLOURS) or 0 in images.shape[2:]:
         remedy = f"; for one image: {name}.unsqueeze(0)" if images.ndim == 3 else ""
-        raise ValueError(f"{name}: expected N×3×H×W, got {tuple(images.shape)}{remedy}")
+        raise ValueError(f"{name}: expected N×3×H×W, or N×1×H×W for grey, got {tuple(images.shape)}{remedy}")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -811,20 +818,30 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary binary file beside `path`; it becomes `path` when the block ends well.
 
     If the block raises, `path` is left as it was and the temporary file is removed.
-    The folder is made when it is missing, and what a link points to is replaced, not the link. Raises
-    `OSError` as `open` and `os.replace` do, and where `path` is there and no file.
+    The folder is made when it is missing, and what a link points to is replaced, not the link. A file that is
+    replaced keeps its permissions where the file system lets it; in a folder that takes no new file, it is
+    written over once all of the new one is there. Raises `OSError` as `open` and `os.replace` do, and where
+    `path` is there and no file.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null
         raise FileExistsError(f"{path} is there and no file that could be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name must be in the same folder: a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as file:
+        with _opened_beside(temporary, path) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
+            if not temporary.exists():
+                file.seek(0)
+                with open(path, "r+b") as old:
+                    shutil.copyfileobj(file, old)
+                    old.truncate()
+                return
+        with suppress(OSError):  # no such file yet, or a file system that has no permissions
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -835,7 +852,32 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise error from None
 
 
+def _opened_beside(temporary: Path, path: Path) -> IO[bytes]:
+    """The temporary file; one without a name where only `path` itself may be written."""
+    try:
+        return open(temporary, "x+b")
+    except PermissionError:
+        if not os.access(path, os.W_OK):
+            raise
+        return tempfile.TemporaryFile()
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Have it written to the disk, on file systems that know what that is."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
 def remove_strays(path: Path) -> None:
     """Remove what an `atomic_write` to `path` left when the process was killed."""
-    for stray in path.parent.glob(f".{escape(path.name)}.????????"):
+    for stray in path.parent.glob(f".{escape(_short(path.name))}.????????"):
         stray.unlink()
+
+
+def _short(name: str) -> str:
+    """The name, or what stands for it in a temporary one: with more added, a long name would be too long."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= 100 else hashlib.sha256(encoded).hexdigest()
