@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "denoise", "others.denoise:denoise", "denoise picture files", "holiday/*.jpg -o denoised"
     )
     denoise.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="PNG, JPEG, WebP, TIFF files, folders of them, or patterns"
+        "inputs", metavar="INPUT", nargs="+", help="picture files, folders of them, or patterns"
     )
     denoise.add_argument(
         "-o",
@@ -80,12 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the INPUTs are shots of one scene: OUTPUT is the mean of their answers",
     )
-    denoise.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
+    denoise.add_argument("--weights", type=Path, help="what train wrote (default: photographs.pth)")
+    denoise.add_argument(
+        "--strength", type=float, default=1, help="how much of the noise goes, 0 to 1 (default 1)"
+    )
     denoise.add_argument(
         "--compare", action="store_true", help="also write both, side by side, to NAME.compare.png"
     )
     denoise.add_argument(
         "--clean", metavar="REF", type=Path, help="clean picture or folder of such: print PSNR, SSIM"
+    )
+    denoise.add_argument(
+        "--large", action="store_true", help="also pictures of more than 89 million pixels; bombs too"
     )
     standing = denoise.add_mutually_exclusive_group()
     standing.add_argument("--force", action="store_true", help="overwrite")

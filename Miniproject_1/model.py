@@ -744,7 +744,7 @@ def _own_precision(device: torch.device, mixed: bool) -> Iterator[None]:
 
 
 def _check_images(**arguments: Tensor) -> None:
-    """Raise unless each is N×3×H×W or N×1×H×W with values in [0, 255], but for noise; warn of other ranges."""
+    """Raise unless each is N×3×H×W or N×1×H×W, in [0, 255] but for noise; warn of other ranges."""
     unusual = {}
     for name, images in arguments.items():
         _check_kind(name, images)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import main
@@ -61,6 +62,8 @@ def canary(tmp_path):
 @pytest.fixture
 def run_here(monkeypatch, capsys):
     """A command in this process, where starting one is not what is tested: exit code, what it told."""
+
+    monkeypatch.setattr(tqdm, "__init__", tqdm.__init__)  # --quiet replaces it
 
     def run_here(*arguments):
         monkeypatch.setattr("sys.argv", ["Miniproject_1", *map(str, arguments)])

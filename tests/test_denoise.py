@@ -156,9 +156,7 @@ def test_bad_pictures_are_named_and_the_good_ones_are_done(tmp_path, gallery, no
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.webp").write_text("no picture")
     (folder / "gif.png").write_bytes(b"GIF89a" + whole[6:])
-    frames = [Image.fromarray(noisy), Image.fromarray(noisy[::-1].copy())]
-    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
-    tifffile.imwrite(folder / "floats.tif", noisy.astype(np.float32), photometric="rgb")
+    tifffile.imwrite(folder / "complex.tif", noisy.astype(np.complex64), photometric="rgb")
     Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
     Image.new("1", (10_000, 10_000)).save(folder / "bomb_small.png")
     tag = (34675, "s", 0, "no profile", True)  # where an ICC profile's bytes should be
@@ -268,9 +266,6 @@ def test_files_that_others_wrote_are_read_right(tmp_path, noisy):
     with Image.open(tmp_path / "again.tif") as image:
         np.testing.assert_array_equal(ImageOps.exif_transpose(image), turned)
     assert "orientation" not in read_picture(tmp_path / "odd.tif").kept
-    tifffile.imwrite(tmp_path / "signed.tif", noisy[:, :, 0].astype(np.int16))
-    with pytest.raises(ValueError, match=r"signed\.tif: .*int16"):
-        read_picture(tmp_path / "signed.tif")
     noise = np.random.default_rng(0).integers(0, 65536, (400, 400, 3)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "large.tif", noise, photometric="rgb", compression="lzw", rowsperstrip=16)
     whole = (tmp_path / "large.tif").read_bytes()
@@ -300,7 +295,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
         ([source], out, {"device": "abacus"}, "abacus"),
         (["one"], tmp_path / "one", {"force": True}, "would be replaced"),
         (["one", source], tmp_path / "new.png", {}, "new.png names a file, expected a folder"),
-        ([source], tmp_path / "out.bmp", {}, "out.bmp"),
+        ([source], tmp_path / "out.tga", {}, "out.tga"),
         ([source], clean, {"clean": clean, "force": True}, "would be replaced"),
         ([source], out, {"clean": tmp_path / "lost"}, "--clean: "),
         ([""], out, {"clean": tmp_path / "two"}, "--clean: "),
@@ -314,7 +309,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, noisy):
         assert ("Traceback" in done.stderr) == bool(more) == (len(done.stderr.splitlines()) > 1)
     assert clean.read_bytes() == before
     assert not out.exists() and not (tmp_path / "new.png").exists()
-    for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.bmp"):
+    for name in ("alpha.jpg", "deep.jpg", "deep.webp", "name.tga"):
         deep = noisy.astype(np.uint16) if "deep" in name else noisy
         with pytest.raises(ValueError, match=name):
             write_picture(Picture(deep, noisy[:, :, :1] if "alpha" in name else None, {}), tmp_path / name)

@@ -3,26 +3,40 @@
 import glob
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import product
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
-from torch import Tensor
+import torch
+from skimage.restoration import estimate_sigma
 
-from ..model import Model, tqdm
+from ..model import TILE, Model, tqdm
 from .console import stop_signals
-from .machine import load_model
+from .machine import PHOTOGRAPHS, load_model
 from .metrics import psnr, ssim
 from .photographs import find_photographs, tell_skipped, walk
-from .pictures import FORMATS, Picture, by_name, read_picture, upright, write_picture
+from .pictures import (
+    FORMATS,
+    Picture,
+    PictureFile,
+    by_name,
+    left_out,
+    open_picture,
+    refuse,
+    upright,
+    write_picture,
+    write_pictures,
+)
 from .sources import SHIFT, shift_between
 
 GAP = 8  # white pixels between the halves of a comparison
+PIXELS_AT_ONCE = 2**22  # about so many are in `float32` at once, of however large a picture
 
 
 def denoise(
@@ -30,29 +44,37 @@ def denoise(
     output: Path | None = None,
     *,
     weights: Path | None = None,
+    strength: float = 1,
     burst: bool = False,
     compare: bool = False,
     clean: Path | None = None,
+    large: bool = False,
     force: bool = False,
     skip_existing: bool = False,
     device: str | None = None,
 ) -> None:
-    """Denoise pictures with `bestmodel.pth`, or with the model in `weights`.
+    """Denoise pictures with `photographs.pth`, or with the model in `weights`.
 
     inputs: files, folders (every picture in them, at any depth) and glob patterns.
     output: a file, where `inputs` is one file and this name ends as a picture's does; else a folder, in which
         each keeps its name, and its place where a folder was named. By default NAME.denoised.EXT beside each.
+    strength: how much of what is taken for noise goes, 0 ... 1.
     burst: all inputs are shots of one scene, nothing moved: the mean of their answers is written, as the
         answer to the first.
-    compare: also write NAME.compare.png, noisy and denoised side by side, upright and of 8 bits.
+    compare: also write NAME.compare.png, noisy and denoised side by side, upright and of 8 bits; of a file
+        with several planes the first.
     clean: the clean picture, or a folder with clean ones of the same names, suffixes apart, below the folder
-        that was named: print PSNR and SSIM.
+        that was named: print PSNR and SSIM, of several planes the means.
+    large: also pictures of more than 89 million pixels a plane.
     force: overwrite. skip_existing: leave out what is there already.
 
-    A picture that cannot be read or written is named on stderr and the others are done. Raises
-    `FileNotFoundError`, `FileExistsError` or `ValueError` before anything is written, and `ValueError` at the
-    end where some picture failed. Ctrl-C while a picture is being written waits until it is.
+    Prints the noise that each picture seems to have. A picture that cannot be read or written is named on
+    stderr and the others are done. Raises `FileNotFoundError`, `FileExistsError` or `ValueError` before
+    anything is written, and `ValueError` at the end where some picture failed. Ctrl-C while a picture is
+    being written waits until it is.
     """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"--strength {strength:g}: expected a number, 0 ... 1")
     found = _find(inputs, output)
     if burst and len(found) < 2:
         raise ValueError("INPUT: --burst takes two shots of a scene or more, got 1")
@@ -66,16 +88,25 @@ def denoise(
         if len(work) < len(jobs):
             print(f"{len(jobs) - len(work)} of {len(jobs)} are there already", flush=True)
     if work:
-        answer = partial(_answer, load_model(weights, device), more_shots)
-        _denoise_all(work, answer, compare=compare, keep=skip_existing)
+        model = load_model(weights or PHOTOGRAPHS, device)
+        options: dict[str, Any] = {
+            "compare": compare,
+            "keep": skip_existing,
+            "large": large,
+            "strength": strength,
+        }
+        _denoise_all(model, work, more_shots, **options)
 
 
 def _denoise_all(
+    model: Model,
     work: list[tuple[Path, Path, Path | None]],
-    answer: Callable[[Picture], Tensor],
+    more_shots: list[Path],
     *,
     compare: bool,
     keep: bool,
+    large: bool,
+    strength: float,
 ) -> None:
     """Denoise each (source, target, clean picture); keep: leave what stands as it is."""
     written = complaints = 0
@@ -83,63 +114,150 @@ def _denoise_all(
     try:
         for source, target, reference in tqdm(work, "denoise", unit="picture") if tqdm else work:
             try:
-                picture = read_picture(source)
-                denoised = picture.with_values(answer(picture))
-                with stop_signals() as stopped:
-                    if not (keep and target.exists()):
-                        write_picture(denoised, target)
+                with ExitStack() as stack, stop_signals() as stopped:
+                    paths = (source, *more_shots)
+                    shots = [stack.enter_context(open_picture(path, large=large)) for path in paths]
+                    planes = Planes(model, shots, target, reference, strength, stopped)
+                    if keep and target.exists():
+                        deque(planes, 0)
+                    else:
+                        write_pictures(shots[0], iter(planes), target)
                     written += 1
+                for line in planes.messages():
+                    say(f"{source}: {line}", file=sys.stderr)
+                say(f"{source}: {planes.noise()}")
                 if stopped:
                     raise KeyboardInterrupt
                 if compare and not (keep and _comparison(target).exists()):
-                    write_picture(_side_by_side(picture, denoised), _comparison(target))
+                    write_picture(_side_by_side(*planes.first), _comparison(target))
                 if reference:
-                    say(f"{source}: {_scores(picture, denoised, read_picture(reference))}")
+                    say(f"{source}: {planes.score()}")
             except Exception as error:  # a stranger's file: no decoder or encoder may end the rest
                 complaints += 1
                 say(str(error) if str(source) in str(error) else f"{source}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        told = f"{written} of {len(work)} pictures are written; --skip-existing goes on with the others"
-        raise KeyboardInterrupt(told) from None
+        message = f"{written} of {len(work)} pictures are written; --skip-existing goes on with the others"
+        raise KeyboardInterrupt(message) from None
     _sum_up(len(work), written, complaints)
 
 
 def _sum_up(number: int, written: int, complaints: int) -> None:
     """Raise `ValueError` where a picture was not written, or not compared or scored as was asked."""
     failed = number - written
-    told = [f"{failed} of {number} pictures failed"] if failed else []
+    messages = [f"{failed} of {number} pictures failed"] if failed else []
     if complaints > failed:
-        told.append(f"{complaints - failed} of {number} are written, but not compared or scored")
-    if told:
-        raise ValueError("; ".join(told))
+        messages.append(f"{complaints - failed} of {number} are written, but not compared or scored")
+    if messages:
+        raise ValueError("; ".join(messages))
 
 
-def _answer(model: Model, more_shots: list[Path], picture: Picture) -> Tensor:
-    """The denoised picture, 1×3×H×W, or the mean with the answers to more shots of the same scene."""
-    with warnings.catch_warnings():  # a dark picture looks like [0, 1], and is not
-        warnings.simplefilter("ignore")
-        answer = model.predict(picture.tensor())
-        for path in more_shots:
-            answer += model.predict(_read_shot(path, picture).tensor())
-    return answer / (1 + len(more_shots))
+class Planes:
+    """The denoised planes of a file, made as they are asked for: of several shots, the mean of their answers.
+
+    first: the first plane, noisy and denoised.
+    """
+
+    first: tuple[Picture, Picture]
+
+    def __init__(
+        self,
+        model: Model,
+        shots: list[PictureFile],
+        target: Path,
+        reference: Path | None,
+        strength: float,
+        stopped: list[int],
+    ) -> None:
+        self.model, self.shots, self.target, self.reference = model, shots, target, reference
+        self.strength, self.stopped = strength, stopped
+        self.scores: list[tuple[float, ...]] = []
+        self.unscored: Exception | None = None
+        if other := next((shot for shot in shots if len(shot) != len(shots[0])), None):
+            raise ValueError(
+                f"{other.path}: {len(other)} planes, expected {len(shots[0])} as in the first shot"
+            )
+
+    def __iter__(self) -> Iterator[Picture]:
+        file, *more = self.shots
+        clean = _planes_of(self.reference, len(file)) if self.reference else None
+        bar = tqdm(file, "planes", unit="plane", leave=False) if tqdm and len(file) > 1 else file
+        for number, shots in enumerate(zip(bar, *more, strict=True)):
+            refuse(file, shots[0], self.target)
+            for shot, other in zip(shots[1:], more, strict=True):
+                _check_shot(shots[0], shot, other.path)
+            denoised = self._denoised(shots)
+            if number == 0:
+                self.first = shots[0], denoised
+            if clean and not self.unscored:
+                try:
+                    self.scores.append(_scores(shots[0], denoised, next(clean)))
+                except Exception as error:  # told once the picture is written
+                    self.unscored = error
+            yield denoised
+
+    def _denoised(self, shots: tuple[Picture, ...]) -> Picture:
+        """By bands of rows, with as much around each as the network can see: as if it were done at once."""
+        height, width = shots[0].pixels.shape[:2]
+        stride = self.model.network.stride
+        margin = -(-self.model.network.reach // stride) * stride
+        rows = max(1, PIXELS_AT_ONCE // (TILE * width)) * TILE
+        tops = range(0, height, rows)
+        pixels = np.empty_like(shots[0].pixels)
+        # Of 8 bits, the rounding hides that of bfloat16.
+        self.model.mixed_precision = pixels.dtype.itemsize == 1
+        for top in tqdm(tops, "bands", unit="band", leave=False) if tqdm and len(tops) > 1 else tops:
+            if self.stopped:
+                raise KeyboardInterrupt
+            start = max(0, top - margin)
+            noisy = [shot.tensor(slice(start, top + rows + margin)) for shot in shots]
+            with warnings.catch_warnings():  # a dark picture looks like [0, 1], and is not
+                warnings.simplefilter("ignore")
+                answer = torch.stack([self.model.predict(each) for each in noisy]).mean(0)
+            answer = noisy[0].lerp(answer, self.strength)[:, :, top - start :][:, :, :rows]
+            pixels[top : top + rows] = shots[0].with_values(answer).pixels
+        return shots[0]._replace(pixels=pixels)
+
+    def messages(self) -> list[str]:
+        """What somebody should know of the file: what is left out, and what it was taken for."""
+        return left_out(self.shots[0], self.first[0], self.target)
+
+    def noise(self) -> str:
+        """The standard deviation of the first plane's noise, estimated as Donoho and Johnstone (1994) do."""
+        values = self.first[0].tensor()[0].numpy()
+        sigma = (
+            estimate_sigma(values, channel_axis=0, average_sigmas=True) if min(values.shape[1:]) > 1 else 0
+        )
+        return f"noise of about σ {sigma:.1f} of 255"
+
+    def score(self) -> str:
+        """PSNR and SSIM before and after, the means over the planes. Raises where they could not be had."""
+        if self.unscored:
+            raise self.unscored
+        before, after, ssim_before, ssim_after = np.mean(self.scores, axis=0)
+        return f"PSNR {before:.2f} -> {after:.2f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}"
 
 
-def _read_shot(path: Path, first: Picture) -> Picture:
-    """Another shot of the scene; warns where something moved. Raises `ValueError` where it is another kind of
-    picture."""
-    shot = read_picture(path)
+def _planes_of(path: Path, number: int) -> Iterator[Picture]:
+    """The planes of the clean picture."""
+    with open_picture(path, large=True) as file:
+        if len(file) != number:
+            raise ValueError(f"--clean: {len(file)} planes, expected {number}")
+        yield from file
+
+
+def _check_shot(first: Picture, shot: Picture, path: Path) -> None:
+    """Warn where something moved. Raises `ValueError` where the shot is another kind of picture."""
     expected, found = (
-        (*each.pixels.shape, str(each.pixels.dtype), each.kept.get("orientation", 1))
-        for each in (first, shot)
+        (*picture.pixels.shape, str(picture.pixels.dtype), picture.kept.get("orientation", 1))
+        for picture in (first, shot)
     )
     if found != expected:
         words = "H×W×channels, type and orientation"
         raise ValueError(f"{path}: expected the first shot's {words}, {expected}, got {found}")
-    rows, columns = shift_between(first.tensor(), shot.tensor())
+    rows, columns = shift_between(first.tensor()[:1], shot.tensor()[:1])
     if max(abs(rows), abs(columns)) >= SHIFT:
-        told = f"shifted by {rows:+.1f} rows and {columns:+.1f} columns against the first shot"
-        print(f"warning: {path}: {told}; the mean of both is blurred", file=sys.stderr)
-    return shot
+        moved = f"shifted by {rows:+.1f} rows and {columns:+.1f} columns against the first shot"
+        print(f"warning: {path}: {moved}; the mean of both is blurred", file=sys.stderr)
 
 
 def _find(inputs: list[str], output: Path | None) -> list[tuple[Path, Path]]:
@@ -272,8 +390,8 @@ def _comparison(target: Path) -> Path:
     return target.with_name(f"{target.name}.compare.png")  # x.jpg and x.tif have one each
 
 
-def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
-    """PSNR and SSIM against the clean picture, before and after."""
+def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> tuple[float, ...]:
+    """(PSNR before, after, SSIM before, after) against the clean picture."""
     before, after, target = (each.tensor() for each in (noisy, denoised, clean))
     if noisy.kept.get("orientation", 1) != clean.kept.get("orientation", 1):
         raise ValueError("--clean: its EXIF orientation is another than the noisy picture's")
@@ -284,10 +402,8 @@ def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> str:
             f"--clean: {'×'.join(map(str, clean.pixels.shape[:2]))} pixels, expected those of the "
             f"noisy picture, {'×'.join(map(str, noisy.pixels.shape[:2]))}"
         )
-    return (
-        f"PSNR {psnr(before, target).item():.2f} -> {psnr(after, target).item():.2f} dB, "
-        f"SSIM {ssim(before, target).item():.3f} -> {ssim(after, target).item():.3f}"
-    )
+    pairs = ((metric, each) for metric in (psnr, ssim) for each in (before, after))
+    return tuple(metric(each, target).mean().item() for metric, each in pairs)
 
 
 def _side_by_side(noisy: Picture, denoised: Picture) -> Picture:

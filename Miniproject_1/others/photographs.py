@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl ne
     from PIL.Image import Image
 
 SMALLEST = 128  # pixels a side under which a photograph is skipped: its blocks say too little
+MOST_PIXELS = 89_478_485  # of a picture, as Pillow has it: a quarter of a gigabyte of RGB
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp"}
 
 Item = TypeVar("Item")
@@ -108,14 +109,17 @@ def open_photograph(path: Path) -> Image:
         return image.convert("RGB")
 
 
-def refuse_bomb(image: Image) -> None:
+def refuse_bomb(image: Image, *, large: bool = False) -> None:
     """Raise `ValueError` for an opened picture so large that it may be a decompression bomb."""
-    import PIL.Image
-
     tags = getattr(image, "tag_v2", {})  # a TIFF's tiles can be larger than the picture
     for width, height in (image.size, (tags.get(322, 0), tags.get(323, 0))):
-        if width * height > PIL.Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{width}×{height} pixels: a decompression bomb?")
+        refuse_pixels(width, height, large=large)
+
+
+def refuse_pixels(width: int, height: int, *, large: bool = False) -> None:
+    """Raise `ValueError` for so many that they may be a decompression bomb, unless `large`."""
+    if width * height > MOST_PIXELS and not large:
+        raise ValueError(f"{width}×{height} pixels: a decompression bomb? If not, denoise --large takes it")
 
 
 def split_photographs(
