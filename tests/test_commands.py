@@ -58,6 +58,7 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     monkeypatch.setattr(bench_module, "LARGE", ((1, 3, 40, 50),))
     monkeypatch.setattr(bench_module, "IMAGES", 20)
     monkeypatch.setattr(bench_module, "SIZES", ((40, 50), (60, 50)))
+    monkeypatch.setattr(bench_module, "PLANE", 32)
     monkeypatch.setattr(bench_module, "TARGET", 18.5)  # this project starts above it, the original far below
     code, told = run_here("bench", tmp_path, "--out", tmp_path / "bench.json", "--epochs", 2)
     assert code == 0
@@ -85,9 +86,11 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     told = next(line for line in printed.splitlines() if "dB, ratio" in line)
     assert 0 <= ratio - float(told.split()[-1]) < 0.1  # rounded down
     assert all(0.1 < peak < 4 for peak in result["memory"]["peak_gib"].values())
-    assert len(result["memory"]["peak_gib"]) == 3
+    assert len(result["memory"]["peak_gib"]) == 5
     for files in (1, 8):
         assert re.search(rf"peak memory, train, files of \d+ pairs: {files} +\d\.\d\d GiB", printed)
+    for planes in (2, 16):
+        assert re.search(rf"peak memory, denoise, planes of 32×32: {planes} +\d\.\d\d GiB", printed)
     assert run_here("bench", tmp_path, "prediction", "--out", tmp_path / "bench.json")[0] == 0
     again = json.loads((tmp_path / "bench.json").read_text())
     assert again.pop("prediction") != result.pop("prediction") and again == result

@@ -32,6 +32,7 @@ ENOUGH = 11_000  # pairs, each seen once, that take this project past it
 IMAGES = 1_000  # of the pictures that are predicted, for which the course allows 10 seconds
 LARGE = ((10_000, 3, 32, 32), (1, 3, 4096, 4096))  # inputs whose prediction's memory is measured
 SIZES = ((1_000, 1_000), (4_000, 3_000))  # width and height of the photographs that are timed
+PLANES, PLANE = (2, 16), 1024  # of the stacks whose denoising's memory is measured; pixels a side
 SHARD = 12_500  # pairs a file in the measurement of how training's memory grows with the number of files
 
 # Each in a process of its own: a process remembers its peak for as long as it lives.
@@ -46,6 +47,10 @@ from pathlib import Path
 from Miniproject_1.model import Training, UNet
 from Miniproject_1.others.sources import Shards
 deque(Training(UNet((8, 16)), Shards(Path("{folder}")), 1), 0)
+"""
+DENOISE = """
+from Miniproject_1.others.denoise import denoise
+denoise(["{folder}/stack.tif"], Path("{folder}/denoised.tif"), force=True)
 """
 WEIGHED = r"""
 import re, resource, torch
@@ -240,7 +245,10 @@ def to_target(
 
 
 def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
-    """Peak memory in GiB of large predictions, and of a training from one file and from eight."""
+    """Peak memory in GiB of large predictions, of a training from one file and from eight, and of stacks."""
+    import numpy as np
+    import tifffile
+
     found = {f"predict {'×'.join(map(str, shape))}": peak_gib(PREDICT.format(shape=shape)) for shape in LARGE}
     with tempfile.TemporaryDirectory() as folder:
         shard = tuple(part[:SHARD].clone() for part in train_data)
@@ -249,6 +257,11 @@ def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
             if number in (0, 7):
                 text = f"train, files of {len(shard[0]):,} pairs: {number + 1}"
                 found[text] = peak_gib(TRAIN.format(folder=folder))
+        for planes in PLANES:
+            stack = np.zeros((planes, PLANE, PLANE), np.uint16)
+            tifffile.imwrite(Path(folder) / "stack.tif", stack, photometric="minisblack")
+            text = f"denoise, planes of {PLANE}×{PLANE}: {planes}"
+            found[text] = peak_gib(DENOISE.format(folder=folder))
     for text, peak in found.items():
         tell(f"peak memory, {text}", f"{peak:.2f} GiB")
     return {"peak_gib": found}
