@@ -14,6 +14,7 @@ from tqdm import tqdm
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import main
 from Miniproject_1.others.course import load_images, write_pairs
+from Miniproject_1.others.machine import PHOTOGRAPHS
 from Miniproject_1.others.photographs import embedded_photographs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,13 @@ def val_data(data):
 def pretrained():
     model = Model()
     model.load_pretrained_model()
+    return model
+
+
+@pytest.fixture
+def photo_model():
+    model = Model()
+    model.load(PHOTOGRAPHS)
     return model
 
 

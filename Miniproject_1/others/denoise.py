@@ -392,7 +392,9 @@ def _comparison(target: Path) -> Path:
 
 def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> tuple[float, ...]:
     """(PSNR before, after, SSIM before, after) against the clean picture."""
-    before, after, target = (each.tensor() for each in (noisy, denoised, clean))
+    before, after, target = (
+        picture.tensor(bounds=picture.nominal_bounds or clean.bounds) for picture in (noisy, denoised, clean)
+    )
     if noisy.kept.get("orientation", 1) != clean.kept.get("orientation", 1):
         raise ValueError("--clean: its EXIF orientation is another than the noisy picture's")
     if clean.pixels.shape[2] < noisy.pixels.shape[2]:
@@ -402,13 +404,13 @@ def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> tuple[float, .
             f"--clean: {'×'.join(map(str, clean.pixels.shape[:2]))} pixels, expected those of the "
             f"noisy picture, {'×'.join(map(str, noisy.pixels.shape[:2]))}"
         )
-    pairs = ((metric, each) for metric in (psnr, ssim) for each in (before, after))
-    return tuple(metric(each, target).mean().item() for metric, each in pairs)
+    pairs = product((psnr, ssim), (before, after))
+    return tuple(metric(images, target).mean().item() for metric, images in pairs)
 
 
 def _side_by_side(noisy: Picture, denoised: Picture) -> Picture:
     """Both in one 8-bit RGB picture, upright, a gap between them; alpha is left out."""
-    left, right = (upright(each) for each in (noisy, denoised))
+    left, right = (upright(picture, noisy.bounds) for picture in (noisy, denoised))
     gap = np.full((len(left), GAP, 3), 255, np.uint8)
     profile = noisy.kept.get("icc_profile") if noisy.pixels.shape[2] == 3 else None  # a grey one fits no RGB
     return Picture(np.hstack([left, gap, right]), None, {"icc_profile": profile} if profile else {})

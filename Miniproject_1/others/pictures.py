@@ -80,9 +80,18 @@ class Picture(NamedTuple):
         colours = COLOURS if self.colours and channels >= COLOURS else 0
         return [slice(0, colours)] * (colours > 0) + [slice(i, i + 1) for i in range(colours, channels)]
 
-    def tensor(self, rows: slice = slice(None)) -> Tensor:
-        """N×3×H×W `float32` in [0, 255], one for each of the groups; grey has three equal channels."""
-        low, high = self.bounds
+    @property
+    def nominal_bounds(self) -> tuple[float, float] | None:
+        """The numbers between which PSNR is measured: the type's, of unsigned integers up to 16 bits."""
+        few = self.pixels.dtype.kind == "u" and self.pixels.itemsize <= 2
+        return (0, 2 ** (self.bits or 8 * self.pixels.itemsize) - 1) if few else None
+
+    def tensor(self, rows: slice = slice(None), bounds: tuple[float, float] | None = None) -> Tensor:
+        """N×3×H×W `float32`, one for each of the groups; grey has three equal channels.
+
+        In [0, 255], which stands for `bounds`, by default the picture's.
+        """
+        low, high = bounds or self.bounds
         pixels = self.pixels[rows]
         exact: np.ndarray = pixels.astype(np.float32 if pixels.itemsize <= 2 else np.float64)
         scaled = ((exact - low) / ((high - low) / 255)).astype(np.float32)
@@ -250,9 +259,12 @@ def write_picture(picture: Picture, path: Path) -> None:
         file.write(content)
 
 
-def upright(picture: Picture) -> np.ndarray:
-    """H×W×3 `uint8`, turned as the orientation asks; of channels that are no colours, the first."""
-    values = picture.tensor()[0].permute(1, 2, 0).round().to(torch.uint8)
+def upright(picture: Picture, bounds: tuple[float, float] | None = None) -> np.ndarray:
+    """H×W×3 `uint8`, turned as the orientation asks; of channels that are no colours, the first.
+
+    bounds: what is black and white, by default as `Picture.tensor` has it.
+    """
+    values = picture.tensor(bounds=bounds)[0].permute(1, 2, 0).round().to(torch.uint8)
     image = PIL.Image.fromarray(values.numpy())
     image.getexif()[ORIENTATION] = picture.kept.get("orientation", 1)
     return np.array(PIL.ImageOps.exif_transpose(image))
