@@ -284,6 +284,19 @@ def test_each_frame_of_an_animation_is_denoised_and_shown_as_long(
                 assert off.mean() < (0.6 if kind == "png" else 12), (name, i)
 
 
+def test_a_picture_in_place_of_an_animation_stays_one(tmp_path, rgb, written):
+    (tmp_path / "in").mkdir()
+    frames = [Image.fromarray(np.roll(rgb, 4 * i, 0)) for i in range(3)]
+    options = {"save_all": True, "default_image": True, "duration": [50, 70]}
+    frames[0].save(tmp_path / "in" / "a.png", append_images=frames[1:], **options)
+    out, _ = written(tmp_path / "in")
+    with Image.open(out / "a.png") as image:
+        assert image.default_image and image.n_frames == 3
+        for i, time in ((1, 50), (2, 70)):
+            image.seek(i)
+            assert image.info["duration"] == time
+
+
 def test_what_cannot_be_written_back_is_refused_before_any_work(
     tmp_path, stack, grey, run_here, monkeypatch, capsys
 ):

@@ -371,6 +371,8 @@ def _write_animation(
         options["loop"] = image.info["loop"]
     if kind == "PNG":
         options["default_image"] = image.default_image
+        if image.default_image:  # shown only where animations are not, so for no time
+            del options["duration"][0]
     elif kind == "GIF" and any(frame.mode == "RGBA" for frame in frames):
         options["disposal"] = 2  # what is under a frame would show through it
     if kind != "PNG":
@@ -505,8 +507,10 @@ def _of_npy(path: Path, stack: ExitStack, large: bool) -> PictureFile:
     """H×W, H×W×1, H×W×3, N×H×W, N×H×W×1 or N×H×W×3."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     shape = "×".join(map(str, array.shape))
-    if array.dtype.kind not in "uif" or not array.size:
+    if array.dtype.kind not in "uif":
         raise ValueError(f"{shape} numbers of type {array.dtype}, expected integers or floating point")
+    if not array.size:
+        raise ValueError(f"{shape}: no pixels")
     if array.ndim == 3 and array.shape[2] in (2, 4):
         raise ValueError(f"{shape}: planes, or alpha? expected H×W, H×W×3, N×H×W or N×H×W×3")
     channels = array.shape[-1:] if array.ndim > 2 and array.shape[-1] in (1, COLOURS) else ()
