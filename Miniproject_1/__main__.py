@@ -333,7 +333,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="over all processes (default: as in Model.train)",
     )
-    parser.add_argument("--learning-rate", type=float, help="default 2e-3, from other weights 1e-4")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help="default 2e-3, from other weights 5e-5 for pairs and 5e-4 for pictures",
+    )
     parser.add_argument(
         "--start",
         type=Path,

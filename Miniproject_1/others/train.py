@@ -27,6 +27,7 @@ from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
+PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps
 ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
 
 
@@ -51,7 +52,7 @@ def train(
     data: one path as `Shards` takes it, or folders of pictures as `Scenes` does; with `simulate` a folder of
         photographs, for `SimulatedShots`.
     batch_size: pairs a step, over all processes.
-    learning_rate: by default `Model`'s, from scratch or for fine-tuning.
+    learning_rate: by default `Model`'s, from scratch or for fine-tuning; on own pictures more than that.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     floor: of the PSNR loss, by default its own.
     start: weights to start from, as `Model.load` takes them; the name `none` for a new network. By default
@@ -76,7 +77,9 @@ def train(
         start = _start(start, data, simulate)
         if start:
             model.load(start)
-        learning_rate = model.learning_rate if learning_rate is None else learning_rate
+        if learning_rate is None:
+            own = start and _folders_of_pictures(data) and not simulate
+            learning_rate = PICTURES_LEARNING_RATE if own else model.learning_rate
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
         swap = swap and shards.swap

@@ -205,13 +205,14 @@ def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     scores = content["studies"][study]
     if study == "changes":
         return dict(sorted(scores.items(), key=lambda item: -item[1]["mean"]))
+    own = [run for run in content["weights"] if run["parameters"] == content["network"]["parameters"]]
     runs = {
         f"bestmodel.pth, run {number}": {
             "mean": run["psnr"],
             "deviation": 0,
             "rotations": run["psnr"],  # an equivariant network answers what is turned alike
         }
-        for number, run in enumerate(content["weights"], 1)
+        for number, run in enumerate(own, 1)
     }
     return scores | runs
 
