@@ -20,7 +20,7 @@ DATA_HELP = "folder with the course's train_data.pkl and val_data.pkl"
 def main() -> int:
     with consoles():
         status = _run()
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done and told
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done and printed
     return status
 
 

@@ -1,4 +1,4 @@
-"""What a command tells, and how Ctrl-C ends it: neither may spoil what it does."""
+"""What a command prints, and how Ctrl-C ends it: neither may spoil what it does."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ INTERRUPTED = "python -m Miniproject_1: interrupted"
 class Console:
     """A stream for text on which nothing fails.
 
-    Letters that it lacks are written as `\\xe9`. What cannot be told, as the other end of the pipe is closed,
-    the disk is full or there is no such stream, is left out.
+    Letters that it lacks are written as `\\xe9`. What cannot be printed, as the other end of the pipe is
+    closed, the disk is full or there is no such stream, is left out.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

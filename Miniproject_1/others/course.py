@@ -88,7 +88,7 @@ class Written(NamedTuple):
 
 
 def pairs(photos: Path, out: Path, **options: Any) -> None:
-    """`write_pairs` of the photographs in the folder `photos`, and a line that tells what it did."""
+    """`write_pairs` of the photographs in the folder `photos`, and print a summary."""
     skipped: Counter[str] = Counter()
     photographs = find_photographs(photos, skipped=skipped)
     tell_skipped(skipped)

@@ -191,7 +191,7 @@ class Planes:
             if clean and not self.unscored:
                 try:
                     self.scores.append(_scores(shots[0], denoised, next(clean)))
-                except Exception as error:  # told once the picture is written
+                except Exception as error:  # raised once the picture is written
                     self.unscored = error
             yield denoised
 

@@ -81,7 +81,7 @@ def evaluate(
     data: a file of both, as `load_images` takes it, or a folder with such a `val_data.pkl`.
     The noisy input, the model, and scikit-image's non-local means, total variation, wavelet and bilateral
     denoisers, each at the setting that has the highest mean PSNR on the first hundred images; and BM3D, which
-    is told the noise that is estimated.
+    is given the estimated noise.
     """
     noisy, clean = load_images(data if data.is_file() else data / "val_data.pkl")
     for place in (out, numbers) if numbers else (out,):

@@ -52,6 +52,6 @@ def describe_machine(device: torch.device) -> str:
     cores, threads = os.cpu_count(), torch.get_num_threads()
     used = f"{threads} of {cores}" if device.type == "cpu" and threads != cores else cores
     has = "with" if bfloat16(device) else "without"
-    # Which more than doubles its speed; the processor's name need not tell.
+    # Which more than doubles its speed; the processor's name need not say it.
     amx = " (AMX)" if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16") else ""
     return f"{device.type}: {name}, {used} cores, PyTorch {torch.__version__}, {has} bfloat16{amx}"

@@ -36,7 +36,7 @@ KNOWN = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 2
 KNOWN |= {322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675, 32997}
 KNOWN |= {ORIENTATION, DESCRIPTION, XMP, EXIF, GPS, *ABOUT}
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is told by the error that follows
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the error that follows says what is wrong
 
 
 class Tiff:
@@ -65,7 +65,7 @@ class Tiff:
 
     def is_stack(self, page: TiffPage) -> bool:
         """Whether its separate planes are no colours: tifffile tags stacks of three or four `uint8` planes
-        as planar RGB(A), where it is told nothing else."""
+        as planar RGB(A), where it is given nothing else."""
         described: tuple[dict[str, Any], ...] = self.file.shaped_metadata or ({},)
         axes = str(described[0].get("axes", ""))
         planar = page.photometric == PHOTOMETRIC.RGB and page.shaped[0] > 1 and page.dtype == np.uint8

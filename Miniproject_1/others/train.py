@@ -28,7 +28,7 @@ from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
 PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps
-ASK_EVERY = 10  # steps between two looks at whether any process was told to stop
+ASK_EVERY = 10  # steps between two looks at whether any process was asked to stop
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
         `photographs.pth` for folders of pictures, else a new network.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
     resume: go on with `out`, which another call with the same arguments has left there; where that was done,
-        this is told and nothing else.
+        this is printed and nothing is done.
 
     Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says;
     where `data` is a folder that holds `val_data.pkl`, on that instead.
@@ -106,7 +106,7 @@ def train(
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
         options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
-        with stop_signals() as stopped, _told_of(out, bool(state)):
+        with stop_signals() as stopped, _errors_naming(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
                 training.load_state_dict(state)
@@ -132,7 +132,7 @@ def _follow(training: Training, keeper: "Keeper", score: Callable[[], dict], sto
 class Keeper:
     """Keeps what a training has come to: in its file, in its curve and on the screen.
 
-    Only the first process writes and tells. record: of each epoch, the number, the loss and the scores;
+    Only the first process writes and prints. record: of each epoch, the number, the loss and the scores;
     best: the weights of the best epoch, where the training may stop early.
     """
 
@@ -317,9 +317,9 @@ def _saved(model: Model, out: Path, recipe: dict) -> dict[str, Any]:
         raise ValueError(f"{out}: holds no training that could be gone on with; {_train_on(out)}")
     if str(made) != str(recipe):  # by text: whatever a stranger's file holds, it has one
         names = [name for name in recipe | made if str(made.get(name)) != str(recipe.get(name))]
-        told = ", ".join(f"{name} {made.get(name)} and not {recipe.get(name)}" for name in names)
+        changes = ", ".join(f"{name} {made.get(name)} and not {recipe.get(name)}" for name in names)
         remedy = "what it was made with goes on" if "training" in content else f"done, {_train_on(out)}"
-        raise ValueError(f"{out}: cannot go on, it was made with {told}; {remedy}")
+        raise ValueError(f"{out}: cannot go on, it was made with {changes}; {remedy}")
     if "training" not in content:
         return content
     state, record = content["training"], content.get("record", [])
@@ -344,8 +344,8 @@ def _refuse_disagreement(*of_this_process: Any) -> None:
         all_of_them: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(all_of_them, of_this_process)
         if any(each != all_of_them[0] for each in all_of_them):
-            told = "; ".join(map(str, all_of_them))
-            raise ValueError(f"the processes do not see the same data and the same FILE: {told}")
+            seen = "; ".join(map(str, all_of_them))
+            raise ValueError(f"the processes do not see the same data and the same FILE: {seen}")
 
 
 @contextmanager
@@ -370,8 +370,8 @@ def _processes(device: str | None) -> Iterator[int]:
 
 
 @contextmanager
-def _told_of(out: Path, resumed: bool) -> Iterator[None]:
-    """What ends a training, told with the file: a loss without bounds, or a state that is another's."""
+def _errors_naming(out: Path, resumed: bool) -> Iterator[None]:
+    """Within, errors name the file: a training that diverged, or another training's state."""
     try:
         yield
     except ValueError as error:
@@ -385,6 +385,6 @@ def _any(here: bool) -> bool:
     """Whether it holds in any process: all must leave the training at the same step."""
     if not dist.is_initialized():
         return here
-    told = torch.tensor(float(here), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+    anywhere = torch.tensor(float(here), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+    return bool(anywhere)

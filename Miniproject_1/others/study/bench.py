@@ -120,9 +120,9 @@ def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> d
         network = make().to(device)
         deque(Training(network, [first], 1, **options), 0)  # chooses kernels and fills caches
         rates[name] = len(few[0]) / _seconds(partial(deque, Training(network, [few], 1, **options), 0))
-        tell(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
+        show(f"training, {name}", f"{rates[name]:.0f} pairs/s: {EPOCH / rates[name]:.0f} s an epoch")
     loop, whole, exact = (f"{rates[name] / rates['original']:.2f}" for name in list(ways)[1:])
-    tell(
+    show(
         "training, ratios to the original",
         f"{loop} on its own network, {whole} on this one, {exact} in float32",
     )
@@ -144,7 +144,7 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
         "this project": IMAGES / _seconds(lambda: model.predict(images)),
     }
     for name, rate in rates.items():
-        tell(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
+        show(f"prediction, {name}", f"{rate:.0f} images/s: 1,000 of 32×32 in {1000 / rate:.1f} s")
     return {"images_per_second": rates}
 
 
@@ -167,7 +167,7 @@ def photograph_seconds() -> dict[str, Any]:
         for tool, work in tools.items():
             name = f"{size[0] * size[1] / 1e6:g} megapixels, {tool}"
             seconds[name] = round(_seconds(work), 2)
-            tell(name, f"{seconds[name]:.1f} s")
+            show(name, f"{seconds[name]:.1f} s")
     return {"sigma": sigma, "seconds": seconds}
 
 
@@ -184,7 +184,7 @@ def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tens
         seconds = _seconds(partial(model.train, *pairs, 1))
         after = psnr(model.predict(noisy), clean).mean().item()
         result[name] = {"before": round(before, 4), "after": round(after, 4), "seconds": round(seconds, 1)}
-        tell(f"an epoch, {name}", f"{seconds:.0f} s, {before:.3f} -> {after:.3f} dB")
+        show(f"an epoch, {name}", f"{seconds:.0f} s, {before:.3f} -> {after:.3f} dB")
     return result
 
 
@@ -207,7 +207,7 @@ def busy_rates(train_data: tuple[Tensor, Tensor], images: Tensor, device: torch.
                 other.wait()
     for name, rate in rates.items():
         part = rate["busy"] / rate["idle"]
-        tell(f"{name}, one core kept busy by another", f"{part:.2f} of {rate['idle']:.0f} a second")
+        show(f"{name}, one core kept busy by another", f"{part:.2f} of {rate['idle']:.0f} a second")
     return rates
 
 
@@ -236,11 +236,11 @@ def to_target(
         score, number = reached["psnr"][-1], len(reached["psnr"])
         how = "passes" if score > TARGET else "does not pass"
         text = f"{score:.3f} dB, epochs of {reached['pairs']:,} pairs: {number}"
-        tell(f"{how} {TARGET:.2f} dB, {name}", f"{text}, {reached['seconds'][-1]:.0f} s")
+        show(f"{how} {TARGET:.2f} dB, {name}", f"{text}, {reached['seconds'][-1]:.0f} s")
     if ours["psnr"][-1] > TARGET:
         least = "" if original["psnr"][-1] > TARGET else "at least "
         ratio = math.floor(10 * original["seconds"][-1] / ours["seconds"][-1]) / 10
-        tell(f"time to {TARGET:.2f} dB, ratio", f"{least}{ratio:.1f}")
+        show(f"time to {TARGET:.2f} dB, ratio", f"{least}{ratio:.1f}")
     return {"db": TARGET, **results}
 
 
@@ -263,11 +263,11 @@ def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
             text = f"denoise, planes of {PLANE}×{PLANE}: {planes}"
             found[text] = peak_gib(DENOISE.format(folder=folder))
     for text, peak in found.items():
-        tell(f"peak memory, {text}", f"{peak:.2f} GiB")
+        show(f"peak memory, {text}", f"{peak:.2f} GiB")
     return {"peak_gib": found}
 
 
-def tell(what: str, value: str) -> None:
+def show(what: str, value: str) -> None:
     print(f"{what:52s} {value}", flush=True)
 
 

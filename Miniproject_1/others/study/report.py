@@ -70,8 +70,8 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         },
     }
     pictures = _whole(results / "pictures.png")
-    told = json.dumps(content, ensure_ascii=False).encode()
-    content["digest"] = hashlib.sha256(told + pictures).hexdigest()
+    text = json.dumps(content, ensure_ascii=False).encode()
+    content["digest"] = hashlib.sha256(text + pictures).hexdigest()
     with tempfile.TemporaryDirectory() as folder, rc_context(STYLE):
         build = Path(folder)
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())

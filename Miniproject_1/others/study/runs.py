@@ -30,7 +30,7 @@ from .networks import (
 
 
 class Setting(NamedTuple):
-    """One line of a study: a network, and what `Training` is told."""
+    """One line of a study: a network, and the options of `Training`."""
 
     network: Callable[[], nn.Module] = UNet
     options: dict[str, Any] = {}  # noqa: RUF012, never changed
