@@ -268,6 +268,26 @@ def test_pictures_are_learnt_from_photographs_pth_on_and_it_gets_no_worse(
     assert kept is not better and (f"the weights are those of {PHOTOGRAPHS.name}" in told.out) is not better
 
 
+def test_counts_that_fill_little_of_16_bits_are_learnt_from_as_well(tmp_path, monkeypatch):
+    """A microscope's 100 to 500 of 65535, and the same times a hundred."""
+    monkeypatch.setattr(sources_module, "LEAST", 50)
+    made = []
+    for factor in (1, 100):
+        generator = np.random.default_rng(0)
+        for shot in ("first", "second"):
+            for name, part in list(PARTS.items())[:3]:
+                counts = generator.poisson(100 + 1.5 * part.astype(float).mean(2, keepdims=True)) * factor
+                path = tmp_path / str(factor) / shot / f"{name}.tif"
+                write_picture(Picture(counts.astype(np.uint16), None, {}), path)
+        scenes = Scenes(*(tmp_path / str(factor) / shot for shot in ("first", "second")), seed=0)
+        made.append(scenes[0] + scenes.held_out[0])
+    for few, many in zip(*made, strict=True):
+        torch.testing.assert_close(few, many)
+        assert few.max() - few.min() > 150
+    noise = made[0][0] - made[0][1]
+    assert noise.mean().abs() < 1 < noise.std()  # both shots are scaled alike
+
+
 SHOTS = 4  # of each scene
 NAMES = ("astronaut", "cat", "coffee", "rocket")
 

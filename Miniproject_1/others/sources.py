@@ -128,16 +128,16 @@ class Scenes(Sequence):
             a, b = self._read(name, paths)
             yield a, b
             return
-        total = sum(shot.float() for shot in self._read(name, paths))
+        total, (_, bounds) = sum(shot.float() for shot in self._read(name, paths)), _load(paths[0])
         for path in paths:  # read again: however many there are, memory holds a few
-            shot = _load(path)
+            shot, _ = _load(path, bounds)
             yield shot, (total - shot) / (len(paths) - 1)
 
     def _read(self, name: str, paths: Sequence[Path]) -> Iterator[Tensor]:
         """A scene's shots, one after the other, checked."""
-        first, seen = _load(paths[0]), dict[int, Path]()
+        (first, bounds), seen = _load(paths[0]), dict[int, Path]()
         for number, path in enumerate(paths):
-            shot = _load(path) if number else first
+            shot = _load(path, bounds)[0] if number else first
             if shot.shape != first.shape:
                 shapes = " and ".join(f"{each.shape[3]}×{each.shape[2]}" for each in (first, shot))
                 raise ValueError(f"{paths[0]} and {path}: {shapes} pixels, expected the same")
@@ -154,12 +154,16 @@ class Scenes(Sequence):
             yield shot
 
 
-def _load(path: Path) -> Tensor:
-    """1×3×H×W in [0, 255]: `uint8` where the file has eight bits, else `float32`."""
+def _load(path: Path, bounds: tuple[float, float] | None = None) -> tuple[Tensor, tuple[float, float]]:
+    """(1×3×H×W in [0, 255], `uint8` where the file has eight bits, else `float32`; what 0 and 255 stand for).
+
+    All shots of a scene must have the same bounds, or they would differ by more than noise.
+    """
     from .pictures import read_picture
 
     picture = read_picture(path)
-    return picture.tensor().to(torch.uint8) if picture.pixels.itemsize == 1 else picture.tensor()
+    values = picture.tensor(bounds=bounds)
+    return values.to(torch.uint8) if picture.pixels.itemsize == 1 else values, bounds or picture.bounds
 
 
 def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tuple[Path, ...]]:
