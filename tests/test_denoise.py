@@ -527,3 +527,22 @@ def test_a_burst_is_the_mean_of_its_answers(tmp_path, run_here, photo_model):
     assert code == 1 and "two shots of a scene or more" in told.err and not (tmp_path / "new.png").exists()
     code, told = run_here(*burst, "-o", tmp_path / "shots" / "1.png", "--force")
     assert code == 1 and "is read and would be replaced" in told.err
+
+
+def test_strength_blends_the_answer_with_the_picture(tmp_path, run_here):
+    clean = skimage.data.astronaut()[60:108, 200:240]
+    noisy = gaussian(torch.from_numpy(clean.copy()), 25, torch.Generator().manual_seed(0)).numpy()
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    made = {}
+    for strength in ("0", "0.5", "1"):
+        out = tmp_path / f"{strength}.png"
+        code, told = run_here("denoise", tmp_path / "noisy.png", "-o", out, "--strength", strength)
+        assert code == 0
+        made[strength] = np.array(Image.open(out)).astype(float)
+    assert (made["0"] == noisy).all()
+    assert np.abs(made["0.5"] - (made["0"] + made["1"]) / 2).max() <= 1
+    sigma = float(told.out.split("noise of about σ ")[1].split()[0])
+    assert sigma == pytest.approx(25, abs=4)
+    code, told = run_here("denoise", tmp_path / "noisy.png", "-o", tmp_path / "x.png", "--strength", "1.5")
+    assert code == 1 and "--strength 1.5: expected a number, 0 ... 1" in told.err
+    assert not (tmp_path / "x.png").exists()

@@ -209,10 +209,11 @@ class Planes:
             if self.stopped:
                 raise KeyboardInterrupt
             start = max(0, top - margin)
-            noisy = [shot.tensor(slice(start, top + rows + margin)) for shot in shots]
+            band = slice(start, top + rows + margin)
+            noisy = [shot.tensor(band, shots[0].bounds) for shot in shots]
             with warnings.catch_warnings():  # a dark picture looks like [0, 1], and is not
                 warnings.simplefilter("ignore")
-                answer = torch.stack([self.model.predict(each) for each in noisy]).mean(0)
+                answer = torch.stack([self.model.predict(shot) for shot in noisy]).mean(0)
             answer = noisy[0].lerp(answer, self.strength)[:, :, top - start :][:, :, :rows]
             pixels[top : top + rows] = shots[0].with_values(answer).pixels
         return shots[0]._replace(pixels=pixels)
@@ -224,9 +225,9 @@ class Planes:
     def noise(self) -> str:
         """The standard deviation of the first plane's noise, estimated as Donoho and Johnstone (1994) do."""
         values = self.first[0].tensor()[0].numpy()
-        sigma = (
-            estimate_sigma(values, channel_axis=0, average_sigmas=True) if min(values.shape[1:]) > 1 else 0
-        )
+        sigma = 0.0
+        if min(values.shape[1:]) > 1:
+            sigma = estimate_sigma(values, channel_axis=0, average_sigmas=True)
         return f"noise of about σ {sigma:.1f} of 255"
 
     def score(self) -> str:
@@ -254,7 +255,7 @@ def _check_shot(first: Picture, shot: Picture, path: Path) -> None:
     if found != expected:
         words = "H×W×channels, type and orientation"
         raise ValueError(f"{path}: expected the first shot's {words}, {expected}, got {found}")
-    rows, columns = shift_between(first.tensor()[:1], shot.tensor()[:1])
+    rows, columns = shift_between(first.tensor()[:1], shot.tensor(bounds=first.bounds)[:1])
     if max(abs(rows), abs(columns)) >= SHIFT:
         moved = f"shifted by {rows:+.1f} rows and {columns:+.1f} columns against the first shot"
         print(f"warning: {path}: {moved}; the mean of both is blurred", file=sys.stderr)

@@ -129,7 +129,12 @@ def cbsd68(results: Path) -> str:
     rows = [
         [
             name,
-            *(f"{measured[key][sigma]['psnr']:.2f}" if sigma in measured[key] else "" for sigma in sigmas),
+            *(
+                f"{measured[key][sigma]['psnr']:.2f}"
+                if sigma in measured[key] and (key, sigma) != ("noisy", "0")  # which is the clean picture
+                else ""
+                for sigma in sigmas
+            ),
             f"{sum(row['seconds'] for row in measured[key].values()):.0f}",
         ]
         for key, name in names.items()
