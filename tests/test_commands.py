@@ -157,7 +157,7 @@ def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_
 
 
 COMMANDS = ["denoise", "train", "evaluate", "robustness", "demo", "pairs", "shots", "pretrain", "bench"]
-COMMANDS += ["study", "report"]
+COMMANDS += ["distill", "cbsd68", "study", "report"]
 
 
 def test_help_names_every_command():
@@ -208,7 +208,8 @@ def test_an_error_is_a_line_and_with_debug_a_traceback(tmp_path, run_here, capsy
 
 
 def test_bad_data_ends_with_one_line(tmp_path, run_here):
-    code, told = run_here("pretrain", tmp_path, "--out", tmp_path / "weights.pth")
+    (tmp_path / "empty").mkdir()
+    code, told = run_here("pretrain", tmp_path / "empty", "--out", tmp_path / "weights.pth")
     assert code == 1
     assert len(told.err.splitlines()) == 1
     assert "train_data.pkl" in told.err

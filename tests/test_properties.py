@@ -53,7 +53,7 @@ def tensors(draw):
 
 def are_pictures(x):
     right = x.dtype == torch.uint8 or x.is_floating_point()
-    right = right and x.ndim == 4 and x.shape[1] == 3 and 0 not in x.shape[2:]
+    right = right and x.ndim == 4 and x.shape[1] in (1, 3) and 0 not in x.shape[2:]
     return right and bool((x.detach().double().abs() <= LARGEST).all())  # neither NaN nor infinite
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-CLIPPED = 0.02  # of the values, from which on noise that is clipped spoils the estimate
+CLIPPED = 0.05  # of the values, from which on noise that is clipped spoils the estimate
 UNEQUAL = 0.2  # difference of two shots' noise variances, of their sum, from which on they count as unequal
 
 

@@ -51,6 +51,9 @@ TYPES = dict.fromkeys(PILLOWS, "B") | {"PNG": "BH", "JPEG XL": "BHef"}
 TYPES |= dict.fromkeys(("TIFF", "NPY"), "bBhHiIlLqQefd")
 
 
+Bounds = tuple[Any, Any]  # the smallest and the largest number, of all channels or of each
+
+
 class Picture(NamedTuple):
     """A picture, or one plane of a file of many: what is denoised, and what is only kept."""
 
@@ -61,17 +64,19 @@ class Picture(NamedTuple):
     bits: int | None = None  # of an unsigned type, where they are fewer than its own: 12 of 16
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The numbers that become 0 and 255: of 8 bits the type's, of others the picture's own.
+    def bounds(self) -> Bounds:
+        """The numbers that become 0 and 255: of 8 bits the type's, of others each of the groups' own.
 
         A microscope's counts of 100 to 500 fill little of 16 bits, and would all be black.
         """
         if self.pixels.dtype == np.uint8:
             return 0, 2 ** (self.bits or 8) - 1
-        low, high = float(self.pixels.min()), float(self.pixels.max())
+        low, high = np.zeros((2, self.pixels.shape[2]))
+        for group in self.groups:
+            low[group], high[group] = self.pixels[:, :, group].min(), self.pixels[:, :, group].max()
         if not np.isfinite([low, high]).all():
             raise ValueError("NaN or infinity among its numbers")
-        return low, high if high > low else low + 1
+        return low, np.where(high > low, high, low + 1)
 
     @property
     def groups(self) -> list[slice]:
@@ -81,12 +86,12 @@ class Picture(NamedTuple):
         return [slice(0, colours)] * (colours > 0) + [slice(i, i + 1) for i in range(colours, channels)]
 
     @property
-    def nominal_bounds(self) -> tuple[float, float] | None:
+    def nominal_bounds(self) -> Bounds | None:
         """The numbers between which PSNR is measured: the type's, of unsigned integers up to 16 bits."""
         few = self.pixels.dtype.kind == "u" and self.pixels.itemsize <= 2
         return (0, 2 ** (self.bits or 8 * self.pixels.itemsize) - 1) if few else None
 
-    def tensor(self, rows: slice = slice(None), bounds: tuple[float, float] | None = None) -> Tensor:
+    def tensor(self, rows: slice = slice(None), bounds: Bounds | None = None) -> Tensor:
         """N×3×H×W `float32`, one for each of the groups; grey has three equal channels.
 
         In [0, 255], which stands for `bounds`, by default the picture's.
@@ -259,7 +264,7 @@ def write_picture(picture: Picture, path: Path) -> None:
         file.write(content)
 
 
-def upright(picture: Picture, bounds: tuple[float, float] | None = None) -> np.ndarray:
+def upright(picture: Picture, bounds: Bounds | None = None) -> np.ndarray:
     """H×W×3 `uint8`, turned as the orientation asks; of channels that are no colours, the first.
 
     bounds: what is black and white, by default as `Picture.tensor` has it.

@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -154,7 +155,7 @@ class Scenes(Sequence):
             yield shot
 
 
-def _load(path: Path, bounds: tuple[float, float] | None = None) -> tuple[Tensor, tuple[float, float]]:
+def _load(path: Path, bounds: Any = None) -> tuple[Tensor, Any]:
     """(1×3×H×W in [0, 255], `uint8` where the file has eight bits, else `float32`; what 0 and 255 stand for).
 
     All shots of a scene must have the same bounds, or they would differ by more than noise.
@@ -163,7 +164,8 @@ def _load(path: Path, bounds: tuple[float, float] | None = None) -> tuple[Tensor
 
     picture = read_picture(path)
     values = picture.tensor(bounds=bounds)
-    return values.to(torch.uint8) if picture.pixels.itemsize == 1 else values, bounds or picture.bounds
+    bounds = picture.bounds if bounds is None else bounds
+    return values.to(torch.uint8) if picture.pixels.itemsize == 1 else values, bounds
 
 
 def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tuple[Path, ...]]:

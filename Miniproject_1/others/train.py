@@ -151,7 +151,7 @@ class Keeper:
     def begin_at(self, scores: dict[str, float]) -> None:
         """Keep the weights that the training starts from: it may end with nothing better."""
         if scores:
-            self.record.append({"epoch": 0, "loss": math.nan, **scores})
+            self.record.append({"epoch": 0, "loss": math.inf, **scores})
             self.best = deepcopy(self.model.network.state_dict())
             print(f"before training{_listed(scores)}", flush=True)
 

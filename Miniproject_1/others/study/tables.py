@@ -147,8 +147,8 @@ def cbsd68(results: Path) -> str:
 
 def photographs(results: Path) -> str:
     seconds = _read(results, "bench.json")["photographs"]["seconds"]
-    rows = [[*name.split(", ", 1), f"{time:.1f}"] for name, time in seconds.items()]
-    return _table(["picture", "denoised by", "s on 2 CPU cores"], rows)
+    rows = [[*name.split(" megapixels, "), f"{time:.1f}"] for name, time in seconds.items()]
+    return _table(["megapixels", "denoised by", "s on 2 CPU cores"], rows)
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
