@@ -80,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the INPUTs are shots of one scene: OUTPUT is the mean of their answers",
     )
-    denoise.add_argument("--weights", type=Path, help="what train wrote (default: photographs.pth)")
     denoise.add_argument(
         "--strength", type=float, default=1, help="how much of the noise goes, 0 to 1 (default 1)"
     )
@@ -98,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     standing.add_argument(
         "--skip-existing", action="store_true", help="go on with a batch: leave out what is there already"
     )
-    _add_device(denoise)
+    _add_model(denoise, "photographs.pth")
 
     train = command(
         "train",
@@ -121,8 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("evaluate.png"), help="worst and best pictures (default %(default)s)"
     )
     evaluate.add_argument("--numbers", metavar="FILE", type=Path, help="for the means, as JSON")
-    evaluate.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
-    _add_device(evaluate)
+    _add_model(evaluate, "bestmodel.pth")
 
     robustness = command(
         "robustness",
@@ -140,8 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
     robustness.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
     robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
-    robustness.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
-    _add_device(robustness)
+    _add_model(robustness, "bestmodel.pth")
 
     demo = command("demo", "others.demo:demo", "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
@@ -264,8 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     photographs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of CBSD68's originals")
     photographs.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
     photographs.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
-    photographs.add_argument("--weights", type=Path, help="what train wrote (default: bestmodel.pth)")
-    _add_device(photographs)
+    _add_model(photographs, "bestmodel.pth")
 
     study = command(
         "study",
@@ -351,6 +347,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="stop after so many without a better score on what is kept back, with the best one's weights",
     )
     parser.add_argument("--resume", action="store_true", help="go on with FILE, of this training")
+    _add_device(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--weights", type=Path, help=f"what train wrote (default: {default})")
     _add_device(parser)
 
 

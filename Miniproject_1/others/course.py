@@ -27,6 +27,7 @@ from .photographs import (
     find_photographs,
     in_threads,
     open_photograph,
+    pixels_of,
     random_square,
     reduced,
     split_photographs,
@@ -174,7 +175,7 @@ def noisy_views(
     the block and the pixel under it taken, so each pixel counts by the area that it shares with the
     block. The clean picture is the mean over those areas: what the noisy ones are on average.
     """
-    pixels, side = _tensor(photograph), photograph.size[0]
+    pixels, side = pixels_of(photograph), photograph.size[0]
     cell, pixel = torch.arange(size).unsqueeze(1), torch.arange(side) * (size / side)
     point = torch.rand(1 + shots, 2, size, size, generator=generator, dtype=torch.float64)
     point += torch.stack([cell.expand(size, size), cell.T.expand(size, size)])
@@ -234,12 +235,6 @@ def _other_noise(view: Image, clean: Tensor, rng: random.Random, generator: torc
     if kind == 2:
         return poisson(clean, 10 ** (1 + strength), generator)
     return salt_and_pepper(clean, 0.2 * strength, generator, whole_pixels=rng.random() < 0.5)
-
-
-def _tensor(image: Image) -> Tensor:
-    """The pixels of an RGB picture, 3×H×W `uint8`."""
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.size[1], image.size[0], 3).permute(2, 0, 1)
 
 
 def _save(content: tuple[Tensor, Tensor], path: Path) -> None:

@@ -1,6 +1,5 @@
 """A model beside the denoisers that a user would otherwise reach for."""
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from torch import Tensor
 from ..model import atomic_write, tqdm
 from .course import load_images
 from .demo import Example, before_and_after
-from .machine import load_model, refuse_unwritable
+from .machine import load_model, refuse_unwritable, write_json
 from .metrics import psnr, ssim
 
 TUNED_ON = 100  # images on which each tool's setting is chosen
@@ -107,11 +106,11 @@ def evaluate(
         best, *others = settings
         if others:
             scores = [
-                psnr(_apply(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar
+                psnr(apply_tool(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar
             ]
             best = settings[scores.index(max(scores))]
         start = time.perf_counter()
-        made = _apply(partial(tool, **best), noisy)
+        made = apply_tool(partial(tool, **best), noisy)
         seconds = time.perf_counter() - start
         rows[name] = Row(psnr(made, clean), ssim(made, clean), seconds)
         chosen[name] = ", ".join(f"{key} {value:g}" for key, value in best.items())
@@ -138,11 +137,10 @@ def _write(rows: dict[str, Row], chosen: dict[str, str], path: Path) -> None:
         }
         for name, row in rows.items()
     }
-    with atomic_write(path) as file:
-        file.write(json.dumps(means, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_json(means, path)
 
 
-def _apply(tool: Callable, images: Tensor) -> Tensor:
+def apply_tool(tool: Callable, images: Tensor) -> Tensor:
     """N×3×H×W in [0, 255], one image after the other."""
     pictures = (image.permute(1, 2, 0).numpy() / np.float32(255) for image in images)
     made = [torch.from_numpy(np.asarray(tool(each), np.float32)) for each in pictures]

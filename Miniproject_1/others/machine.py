@@ -1,13 +1,15 @@
 """What a command needs before it can work: a device, a model, a place for what it makes."""
 
+import json
 import os
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..model import Model, bfloat16
+from ..model import Model, atomic_write, bfloat16
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "photographs.pth"  # weights for full-size photographs
 
@@ -37,6 +39,11 @@ def refuse_unwritable(path: Path) -> None:
     tempfile.TemporaryFile(dir=path.parent).close()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a file's name")
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def describe_machine(device: torch.device) -> str:

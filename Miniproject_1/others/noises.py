@@ -15,7 +15,12 @@ def gaussian(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
 
 def poisson(clean: Tensor, counts: float, generator: Generator) -> Tensor:
     """Shot noise: a value v arrives as a Poisson count with mean counts · v / 255, scaled back."""
-    return _to_uint8(torch.poisson(clean * (counts / 255), generator=generator) * (255 / counts))
+    return _to_uint8(photons(clean, counts, generator))
+
+
+def photons(clean: Tensor, counts: float, generator: Generator) -> Tensor:
+    """The same, neither rounded nor clipped."""
+    return torch.poisson(clean * (counts / 255), generator=generator) * (255 / counts)
 
 
 def salt_and_pepper(

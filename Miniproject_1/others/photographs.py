@@ -14,6 +14,7 @@ from ..model import Workers, tqdm
 
 if TYPE_CHECKING:  # Pillow is imported where photographs are: reading a .pkl needs torch alone
     from PIL.Image import Image
+    from torch import Tensor
 
 SMALLEST = 128  # pixels a side under which a photograph is skipped: its blocks say too little
 MOST_PIXELS = 89_478_485  # of a picture, as Pillow has it: a quarter of a gigabyte of RGB
@@ -107,6 +108,14 @@ def open_photograph(path: Path) -> Image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{path}: not 8 bits a channel")
         return image.convert("RGB")
+
+
+def pixels_of(image: Image) -> Tensor:
+    """The pixels of a picture of 8 bits, C×H×W `uint8`."""
+    import torch
+
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def refuse_bomb(image: Image, *, large: bool = False) -> None:

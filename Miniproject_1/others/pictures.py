@@ -21,8 +21,9 @@ import tifffile
 import torch
 from torch import Tensor
 
-from ..model import atomic_write
+from ..model import COLOURS, atomic_write
 from . import described
+from .described import ORIENTATION
 from .photographs import find_photographs, refuse_bomb, refuse_pixels
 from .tiff import Pages, Tiff, other_tags
 from .tiff import described as tiff_description
@@ -42,8 +43,6 @@ FORMATS = {
     ".jxl": "JPEG XL",
     ".npy": "NPY",
 }
-ORIENTATION = 274  # EXIF's and TIFF's number for it
-COLOURS = 3
 PILLOWS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 NO_ALPHA = ("JPEG", "BMP", "NPY")
 # What numbers each format holds, by NumPy's letters.

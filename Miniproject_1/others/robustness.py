@@ -1,14 +1,12 @@
 """How well a model denoises what it may meet: the course's noise, and others."""
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..model import atomic_write
 from .course import SIZE, load_images, noisy_views
-from .machine import describe_machine, load_model, refuse_unwritable
+from .machine import describe_machine, load_model, refuse_unwritable, write_json
 from .metrics import psnr
 from .noises import gaussian, poisson, salt_and_pepper
 from .photographs import centre_square, find_photographs, open_photograph, split_photographs
@@ -64,8 +62,7 @@ def robustness(
             "black": round(black, 4),
             "psnr": rows,
         }
-        with atomic_write(out) as file:
-            file.write(json.dumps(result, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_json(result, out)
 
 
 def blocks(photographs: list[Path], block: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..model import Workers
-from .photographs import open_photograph, split_photographs
+from .noises import photons
+from .photographs import open_photograph, pixels_of, split_photographs
 
 SIDE = 64  # pixels of a patch
 SHARD = 1_024  # patches
@@ -27,9 +28,7 @@ SHOTS = 64  # whose mean is a target ...
 CAMERA_SHOTS = 8  # ... and where each must be developed
 HELD_OUT = 50  # photographs, one patch of each
 GREY = 0.15  # share of the patches without colours
-ENLARGED = (
-    0.4  # share of the patches from an enlarged photograph: most pictures are less sharp than small ones
-)
+ENLARGED = 0.4  # share of the patches that are enlarged: full-size pictures are less sharp
 KINDS = {"gaussian": 0.5, "correlated": 0.15, "poisson": 0.1, "camera": 0.25}
 
 
@@ -83,7 +82,7 @@ def simulated_pair(path: Path, seed: str) -> tuple[Tensor, Tensor]:
         noisy, target = camera_shots(clean, rng, generator)
     elif kind == "poisson":
         counts = 10 ** rng.uniform(0.7, 2.5)
-        noisy, target = (_poisson(clean, each, generator) for each in (counts, SHOTS * counts))
+        noisy, target = (photons(clean, each, generator) for each in (counts, SHOTS * counts))
     else:
         sigma, blur = rng.uniform(0, 60), rng.uniform(0.4, 1.2) if kind == "correlated" else 0
         noisy, target = (
@@ -99,12 +98,7 @@ def _patch(path: Path, rng: random.Random) -> Tensor:
     side = round(SIDE / rng.uniform(1, 2.5)) if rng.random() < ENLARGED else SIDE
     left, top = (rng.randint(0, length - side) for length in photograph.size)
     patch = photograph.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
-    pixels = torch.frombuffer(bytearray(patch.tobytes()), dtype=torch.uint8)
-    return pixels.view(SIDE, SIDE, 3).permute(2, 0, 1).float()
-
-
-def _poisson(clean: Tensor, counts: float, generator: Generator) -> Tensor:
-    return torch.poisson(clean * (counts / 255), generator=generator) * (255 / counts)
+    return pixels_of(patch).float()
 
 
 def _unit_noise(shape: torch.Size, blur: float, generator: Generator) -> Tensor:
@@ -180,5 +174,4 @@ def _jpeg(image: Tensor, quality: int, subsampling: int) -> Tensor:
     file = io.BytesIO()
     array = image.permute(1, 2, 0).squeeze(2).numpy()
     PIL.Image.fromarray(array).save(file, "JPEG", quality=quality, subsampling=subsampling)
-    decoded = torch.frombuffer(bytearray(PIL.Image.open(file).tobytes()), dtype=torch.uint8)
-    return decoded.view(*image.shape[1:], len(image)).permute(2, 0, 1).float()
+    return pixels_of(PIL.Image.open(file)).float()

@@ -129,9 +129,9 @@ class Scenes(Sequence):
             a, b = self._read(name, paths)
             yield a, b
             return
-        total, (_, bounds) = sum(shot.float() for shot in self._read(name, paths)), _load(paths[0])
-        for path in paths:  # read again: however many there are, memory holds a few
-            shot, _ = _load(path, bounds)
+        total, (first, bounds) = sum(shot.float() for shot in self._read(name, paths)), _load(paths[0])
+        for number, path in enumerate(paths):  # read again: however many there are, memory holds a few
+            shot = _load(path, bounds)[0] if number else first
             yield shot, (total - shot) / (len(paths) - 1)
 
     def _read(self, name: str, paths: Sequence[Path]) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ import tifffile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage
 
-from .described import comment
+from .described import ORIENTATION, comment
 
 # What an encoder of tifffile gives back bit for bit.
 LOSSLESS = {
@@ -27,7 +27,7 @@ LOSSLESS = {
     COMPRESSION.ZSTD,
     COMPRESSION.LZMA,
 }
-ORIENTATION, DESCRIPTION, XMP = 274, 270, 700
+DESCRIPTION, XMP = 270, 700
 EXIF, GPS, INTEROP = 34665, 34853, 40965
 OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips, of tiles
 ABOUT = {271: "Make", 272: "Model", 305: "Software", 306: "DateTime", 315: "Artist", 33432: "Copyright"}

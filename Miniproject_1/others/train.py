@@ -74,12 +74,12 @@ def train(
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
-        start = _start(start, data, simulate)
+        pictures = bool(_folders_of_pictures(data)) and not simulate
+        start = PHOTOGRAPHS if pictures and not start else None if start == Path("none") else start
         if start:
             model.load(start)
         if learning_rate is None:
-            own = start and _folders_of_pictures(data) and not simulate
-            learning_rate = PICTURES_LEARNING_RATE if own else model.learning_rate
+            learning_rate = PICTURES_LEARNING_RATE if start and pictures else model.learning_rate
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
         swap = swap and shards.swap
@@ -112,7 +112,7 @@ def train(
                 training.load_state_dict(state)
             keeper = Keeper(model, training, out, recipe, saved.get("record", []), saved.get("best"))
             score = partial(_scores, model, val_data, shards.held_out) if rank == 0 else dict
-            if start and not state and isinstance(shards, Scenes):
+            if start and pictures and not state:
                 keeper.begin_at(score())
             _follow(training, keeper, score, stopped)
 
@@ -189,13 +189,6 @@ class Keeper:
 
 def _listed(scores: dict[str, float]) -> str:
     return "".join(f"  {name} {score:.3f} dB" for name, score in scores.items())
-
-
-def _start(start: Path | None, data: list[Path], simulate: bool) -> Path | None:
-    """The weights to start from, if any."""
-    if start is None and _folders_of_pictures(data) and not simulate:
-        return PHOTOGRAPHS
-    return None if start == Path("none") else start
 
 
 def _read(

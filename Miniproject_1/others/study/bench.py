@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...model import Model, Training, UNet, atomic_write, bfloat16
+from ...model import Model, Training, UNet, bfloat16
 from ..course import load_images
-from ..machine import PHOTOGRAPHS, describe_machine, refuse_unwritable
+from ..machine import PHOTOGRAPHS, describe_machine, refuse_unwritable, write_json
 from ..metrics import mean_psnr, psnr
 from ..noises import gaussian
-from ..photographs import embedded_photographs, open_photograph
+from ..photographs import embedded_photographs, open_photograph, pixels_of
 from .networks import AppendixUNet
 from .runs import ORIGINAL, Setting, run
 
@@ -98,8 +98,7 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     print(machine, flush=True)
     for part in parts or measures:
         result[part] = {"machine": machine, **measures[part]()}
-        with atomic_write(out) as file:  # after each: the longest takes an hour
-            file.write(json.dumps(result, indent=2).encode() + b"\n")
+        write_json(result, out)  # after each: the longest takes an hour
 
 
 def training_rates(train_data: tuple[Tensor, Tensor], device: torch.device) -> dict[str, Any]:
@@ -157,7 +156,7 @@ def photograph_seconds() -> dict[str, Any]:
     model, seconds = Model(), {}
     model.load(PHOTOGRAPHS)
     for size in SIZES:
-        clean = torch.from_numpy(np.array(photograph.resize(size))).permute(2, 0, 1).unsqueeze(0)
+        clean = pixels_of(photograph.resize(size)).unsqueeze(0)
         noisy = gaussian(clean, sigma, torch.Generator().manual_seed(0))
         pixels = noisy[0].permute(1, 2, 0).contiguous().numpy()
         tools: dict[str, Callable[[], Any]] = {"this project": partial(model.predict, noisy)}
@@ -246,7 +245,6 @@ def to_target(
 
 def peaks(train_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """Peak memory in GiB of large predictions, of a training from one file and from eight, and of stacks."""
-    import numpy as np
     import tifffile
 
     found = {f"predict {'×'.join(map(str, shape))}": peak_gib(PREDICT.format(shape=shape)) for shape in LARGE}

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...model import atomic_write
-from ..machine import describe_machine, load_model, refuse_unwritable
+from ..evaluate import apply_tool
+from ..machine import describe_machine, load_model, refuse_unwritable, write_json
 from ..metrics import psnr
-from ..photographs import find_photographs, in_threads, open_photograph
+from ..photographs import find_photographs, in_threads, open_photograph, pixels_of
 
 SIGMAS = (0, 15, 25, 50)
 
@@ -32,7 +32,7 @@ def cbsd68(
     """
     refuse_unwritable(out)
     model = load_model(weights, device)
-    clean = [_pixels(path) for path in find_photographs(photos)]
+    clean = [pixels_of(open_photograph(path)).float().unsqueeze(0) for path in find_photographs(photos)]
     kept = json.loads(out.read_text()) if out.exists() else {}
     machine = describe_machine(model.device)
     result: dict[str, dict] = {"noisy": {}, "model": {}, "bm3d": {} if bm3d else kept.get("bm3d", {})}
@@ -53,14 +53,7 @@ def cbsd68(
             score = round(sum(scores) / len(scores), 3)
             result[name][str(sigma)] = {"psnr": score, "seconds": round(seconds, 1)}
             print(f"σ {sigma:2d}  {name:6s} {score:7.3f} dB {seconds:7.1f} s", flush=True)
-    with atomic_write(out) as file:
-        content = {"machine": machine, "pictures": len(clean), **result}
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
-
-
-def _pixels(path: Path) -> Tensor:
-    """1×3×H×W in [0, 255]."""
-    return torch.from_numpy(np.array(open_photograph(path), np.float32)).permute(2, 0, 1).unsqueeze(0)
+    write_json({"machine": machine, "pictures": len(clean), **result}, out)
 
 
 def _noisy(clean: Tensor, sigma: float, number: int) -> Tensor:
@@ -72,5 +65,4 @@ def _noisy(clean: Tensor, sigma: float, number: int) -> Tensor:
 def _bm3d(noisy: Tensor, sigma: float) -> Tensor:
     from bm3d import bm3d_rgb
 
-    made = bm3d_rgb(noisy[0].permute(1, 2, 0).numpy() / 255, sigma / 255)
-    return (torch.from_numpy(made).permute(2, 0, 1).unsqueeze(0).float() * 255).clamp(0, 255)
+    return apply_tool(partial(bm3d_rgb, sigma_psd=sigma / 255), noisy)

@@ -174,7 +174,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def curves(settings: dict[str, Runs]) -> Figure:
     """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(0.9)
+    figure, axes = _figure(0.84)
     for index, (label, runs) in enumerate(settings.items()):
         after = _summary(runs)["after"]
         epochs = range(1, len(after) + 1)
@@ -193,7 +193,7 @@ def curves(settings: dict[str, Runs]) -> Figure:
         low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("PSNR in dB")
+    axes.set_ylabel("PSNR, dB")
     axes.locator_params(axis="x", integer=True)
     # Beside the lines, wherever they go, and with strokes long enough to be told apart.
     figure.legend(loc="outside right center", fontsize=6.5, frameon=False, handlelength=3)
