@@ -77,6 +77,20 @@ def test_a_shard_is_the_same_each_time_and_has_a_patch_of_each_photograph(photos
     assert noisy.equal(again[0]) and target.equal(again[1])
     with pytest.raises(IndexError):
         shots[1]
+    shots.epoch = 1
+    assert not noisy.equal(shots[0][0])
+
+
+def test_each_epoch_has_patches_of_its_own(photos, tmp_path, run_here, monkeypatch):
+    read, asked = SimulatedShots.__getitem__, []
+
+    def noted(self, index):
+        asked.append(read(self, index))
+        return asked[-1]
+
+    monkeypatch.setattr(SimulatedShots, "__getitem__", noted)
+    code, _ = run_here("pretrain", photos, "--simulate", "--epochs", 2, "-o", tmp_path / "model.pth")
+    assert code == 0 and not asked[-2][0].equal(asked[-1][0])
 
 
 def test_pretrain_trains_on_simulated_shots_and_goes_on(photos, tmp_path, run_here):

@@ -28,6 +28,7 @@ SHOTS = 64  # whose mean is a target ...
 CAMERA_SHOTS = 8  # ... and where each must be developed
 HELD_OUT = 50  # photographs, one patch of each
 GREY = 0.15  # share of the patches without colours
+WEAKER = 1.5  # power of the share of the strongest σ: one in five is then below 5 grey levels
 ENLARGED = 0.4  # share of the patches that are enlarged: full-size pictures are less sharp
 KINDS = {"gaussian": 0.5, "correlated": 0.15, "poisson": 0.1, "camera": 0.25}
 
@@ -35,10 +36,11 @@ KINDS = {"gaussian": 0.5, "correlated": 0.15, "poisson": 0.1, "camera": 0.25}
 class SimulatedShots(Sequence):
     """Shards of (noisy, target), each N×3×64×64 `float32`: a patch of every photograph, in random places.
 
-    The noise of each patch is of a random kind and strength: Gaussian with σ of 0 to 60; the same
-    with correlated neighbours; Poisson with 5 to 300 counts at white; or a camera's. A patch's picture and
-    noise depend on `seed` and its number alone.
+    The noise of each patch is of a random kind and strength: Gaussian with σ of 0 to 60, more often weak than
+    strong; the same with correlated neighbours; Poisson with 5 to 300 counts at white; or a camera's. A
+    patch's picture and noise depend on `seed`, `epoch` and its number alone.
 
+    epoch: 0, 1, ...; each has its own places and noise.
     held_out: one such pair, of photographs that are not trained on; pairs: patches an epoch; swap: noisy and
         target never change places.
     """
@@ -48,7 +50,7 @@ class SimulatedShots(Sequence):
     def __init__(self, photographs: list[Path], seed: int) -> None:
         """Raises `ValueError` where too few photographs are left to split."""
         self.photographs, held_out, _ = split_photographs(photographs, val=HELD_OUT, seed=seed)
-        self.seed, self.pairs = seed, len(self.photographs)
+        self.seed, self.epoch, self.pairs = seed, 0, len(self.photographs)
         self.held_out = [_stacked(simulated_pair(path, f"{seed} val {n}") for n, path in enumerate(held_out))]
 
     def __len__(self) -> int:
@@ -58,9 +60,10 @@ class SimulatedShots(Sequence):
         numbers = range(self.pairs)[index * SHARD : (index + 1) * SHARD]
         if not numbers:
             raise IndexError(index)
+        seed = f"{self.seed} {self.epoch}"
         with Workers(max(1, torch.get_num_threads())) as workers:
             return _stacked(
-                workers.map(lambda n: simulated_pair(self.photographs[n], f"{self.seed} {n}"), numbers)
+                workers.map(lambda n: simulated_pair(self.photographs[n], f"{seed} {n}"), numbers)
             )
 
 
@@ -84,7 +87,7 @@ def simulated_pair(path: Path, seed: str) -> tuple[Tensor, Tensor]:
         counts = 10 ** rng.uniform(0.7, 2.5)
         noisy, target = (photons(clean, each, generator) for each in (counts, SHOTS * counts))
     else:
-        sigma, blur = rng.uniform(0, 60), rng.uniform(0.4, 1.2) if kind == "correlated" else 0
+        sigma, blur = 60 * rng.random() ** WEAKER, rng.uniform(0.4, 1.2) if kind == "correlated" else 0
         noisy, target = (
             clean + each * _unit_noise(clean.shape, blur, generator)
             for each in (sigma, sigma / math.sqrt(SHOTS))

@@ -119,9 +119,14 @@ def train(
 
 def _follow(training: Training, keeper: "Keeper", score: Callable[[], dict], stopped: list[int]) -> None:
     """Take all steps that are left. Raises `KeyboardInterrupt`, once all is kept, when there is a signal."""
+    shards = training.shards if isinstance(training.shards, SimulatedShots) else None
+    if shards:
+        shards.epoch = training.step // training.steps_an_epoch
     for number, (epoch, loss) in enumerate(training):
         if loss is not None and keeper.end_epoch(epoch, loss, score()):
             break
+        if loss is not None and shards:
+            shards.epoch = epoch
         # Between processes, asking costs a message.
         asked = not dist.is_initialized() or number % ASK_EVERY == 0 or loss is not None
         if asked and _any(bool(stopped)):
