@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         "parts",
         metavar="PART",
         nargs="*",
-        help="training, prediction, photographs, epoch, busy, target, memory (default: all)",
+        help="training, prediction, photographs, scenes, epoch, busy, target, memory (default: all)",
     )
     bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
     bench.add_argument(
@@ -309,9 +309,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         type=Path,
         nargs="+",
-        help="two folders of pictures or more that match by name, each with a shot of each scene; or one "
-        "with a folder for each scene, or with its shots named x_1, x_2; or one of train_data*.pkl, or such "
-        "a file",
+        help="two folders of pictures or more that match by name, each with a shot of each scene (files of "
+        "several planes: a scene a plane); or one with a folder for each scene, or with its shots named x_1, "
+        "x_2, or with a file for each scene whose planes are the shots (stacks, animations, N×H×W arrays); "
+        "or one of train_data*.pkl, or such a file",
     )
     parser.add_argument(
         "-o",

@@ -17,6 +17,7 @@ from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 
 import Miniproject_1.others.evaluate as evaluate_module
+import Miniproject_1.others.sources as sources_module
 import Miniproject_1.others.study.bench as bench_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
@@ -59,6 +60,8 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     monkeypatch.setattr(bench_module, "IMAGES", 20)
     monkeypatch.setattr(bench_module, "SIZES", ((40, 50), (60, 50)))
     monkeypatch.setattr(bench_module, "PLANE", 32)
+    monkeypatch.setattr(bench_module, "SCENE", 64)
+    monkeypatch.setattr(sources_module, "LEAST", 32)
     monkeypatch.setattr(bench_module, "TARGET", 18.5)  # this project starts above it, the original far below
     code, told = run_here("bench", tmp_path, "--out", tmp_path / "bench.json", "--epochs", 2)
     assert code == 0
@@ -70,6 +73,12 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     assert all(rate > 0 for rate in result["prediction"]["images_per_second"].values())
     seconds = result["photographs"]["seconds"]
     assert len(seconds) == 4 and all(f"{tool:52s} {time:.1f} s" in printed for tool, time in seconds.items())
+    scenes = result["scenes"]
+    assert {"noisy", "this model", "non-local means", "BM3D"} <= scenes["psnr"].keys()
+    assert scenes["psnr"]["this model"] > scenes["psnr"]["noisy"] + 3
+    for tool, score in scenes["psnr"].items():
+        assert f"{f'four scenes, {tool}':52s} {score:.2f} dB" in printed
+    assert f"{scenes['seconds']:.0f} s" in printed
     epoch = result["epoch"]
     assert epoch["pairs"] == 64
     assert 10 < epoch["new"]["before"] < epoch["pretrained"]["before"] - 3

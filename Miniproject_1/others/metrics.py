@@ -5,9 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLIPPED = 0.05  # of the values, from which on noise that is clipped spoils the estimate
+BRIGHTNESS = 0.02  # of the noise's variance, from which on a difference in brightness spoils it
+SHARED, VISIBLE = 0.3, 5  # correlation of two shots' noise that shows, where it is of so many grey levels
+BLOCK = 8  # pixels a side
 UNEQUAL = 0.2  # difference of two shots' noise variances, of their sum, from which on they count as unequal
 
 
@@ -88,7 +92,48 @@ def doubts(scenes: Sequence[tuple[Tensor, ...]]) -> list[str]:
     # What neighbours differ by is the scene, which both shots have, and the noise.
     if abs(one - other) > UNEQUAL * both:
         found.append("the shots are not equally noisy")
+    large = [(shots[0], shots[-1]) for shots in scenes if min(shots[0].shape[2:]) > BLOCK]
+    if large and _differ_in_brightness(large):
+        found.append("the shots differ in brightness or contrast")
+    if large and _share_noise(large):
+        found.append("both shots have the same fine grain, which counts as the scene")
     return found
+
+
+def _differ_in_brightness(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether what two shots differ by depends on how bright the scene is, or is not zero on average."""
+    differs = noise = 0.0
+    for a, b in pairs:
+        noise += (a - b).square().sum().item() / 2
+        # In blocks most of the noise averages out.
+        for one, other in zip(*(F.avg_pool2d(each, BLOCK).flatten(2) for each in (a, b)), strict=True):
+            for x, y in zip((one + other).double() / 510, (other - one).double(), strict=True):
+                powers = torch.stack([x**0, x, x**2], dim=1)  # a tone curve, to second order
+                fitted = powers @ torch.linalg.lstsq(powers, y).solution
+                by_chance = 3 * (y - fitted).square().mean()
+                differs += BLOCK**2 * (fitted.square().sum() - by_chance).item()
+    return differs > BRIGHTNESS * noise
+
+
+def _share_noise(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether the finest detail is alike in both shots even where the scene has least of it.
+
+    What both have is in their sum alone, what is independent in their difference as well.
+    """
+    both, own = (
+        torch.cat([F.avg_pool2d(_detail(step(*pair)), BLOCK).flatten() for pair in pairs])
+        for step in (torch.add, torch.sub)
+    )
+    flattest = both.argsort()[: max(1, len(both) // 10)]
+    shared, noise = both[flattest].mean(), own[flattest].mean()
+    # Under so little noise, it could as well be the scene's own texture.
+    return bool(noise > 2 * VISIBLE**2 and shared - noise > SHARED * (shared + noise))
+
+
+def _detail(images: Tensor) -> Tensor:
+    """The squares of the diagonal detail, meant over channels: of white noise, its variance."""
+    detail = images.diff(dim=-1).diff(dim=-2) / 2
+    return detail.square().mean(1, keepdim=True)
 
 
 @torch.no_grad()

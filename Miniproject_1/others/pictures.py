@@ -134,11 +134,12 @@ class PictureFile:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def __getitem__(self, plane: int) -> Picture:
+        with _named(self.path):
+            return self.read(plane)
+
     def __iter__(self) -> Iterator[Picture]:
-        for plane in range(len(self)):
-            with _named(self.path):
-                picture = self.read(plane)
-            yield picture
+        return map(self.__getitem__, range(len(self)))
 
 
 def by_name(folder: Path, skipped: Counter[str] | None = None) -> dict[str, Path]:
@@ -153,12 +154,6 @@ def by_name(folder: Path, skipped: Counter[str] | None = None) -> dict[str, Path
         other = named[str(one.relative_to(folder).with_suffix(""))]
         raise ValueError(f"{folder}: {one.name} and {other.name} have one name, suffixes apart")
     return named
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture file, from its header. Raises as `open_picture` does."""
-    with open_picture(path) as file:
-        return file.sizes[0]
 
 
 def read_picture(path: Path, *, large: bool = False) -> Picture:

@@ -3,13 +3,16 @@
 What reads pictures is imported where they are read: training on files of pairs needs torch alone.
 """
 
+from __future__ import annotations
+
 import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +20,15 @@ from torch import Tensor
 
 from .course import load_images
 
+if TYPE_CHECKING:
+    from .pictures import PictureFile
+
+    Shot = tuple[PictureFile, int]  # a plane of an opened file
+
 PATCH = 64  # pixels a side of the patches that pictures are cut into
 LEAST, MOST = 1_000, 20_000  # patches
 HELD_OUT, MOST_HELD_OUT = 0.1, 20  # of the scenes: a tenth, but no more than so many
+FEW, PART, LEAST_PART = 10, 8, 16  # of fewer, an eighth of each picture, where that is so many pixels wide
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most, of two shots
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 UNLIKE = 0.05  # by how much more they differ when moved the other way, where a shift is real
@@ -64,52 +73,50 @@ class Scenes(Sequence):
     Of two shots, one is to be guessed from the other. Of more, from each one the mean of all others: that
     asks for the same as each of them and is less noisy.
 
-    held_out: the shots, each 1×3×H×W, of the scenes that are kept back, a tenth of them.
+    held_out: the shots, each 1×3×H×W, of what is kept back: of ten names or more a tenth of them, with all
+        that is in their files; of fewer an eighth of each picture, or one name where all are too small.
+    parts: whether parts of pictures are kept back.
     misaligned: name -> (rows, columns) by which a shot, the first such one, lies lower and further right than
         the scene's first, where either is half a pixel or more. Such scenes are trained on, but none is
         scored on.
     swap: whether the two pictures of a pair may change places. Not with a mean: what is denoised later is as
         noisy as a single shot.
-    shots: how many each scene has. pairs: how many patches there are. skipped: files that are no pictures.
+    shots: how many each scene has. planes: whether shots are planes of files.
+    pairs: how many patches there are. skipped: files that are no pictures.
     """
 
     def __init__(self, *folders: Path, seed: int) -> None:
         """Read the folders, as `match` does. Raises `ValueError` where a scene has a shot twice or shots of
-        different sizes, or a single folder those of different scenes, and as `read_picture` does."""
-        from .pictures import size_of
-
+        different sizes, or shots that show different scenes where only names or planes say that they are of
+        one, and as `open_picture` does."""
         self.skipped: Counter[str] = Counter()
-        scenes = match(*folders, skipped=self.skipped)
-        self.shots = {name: len(paths) for name, paths in scenes.items()}
-        self.swap = set(self.shots.values()) == {2}
-        # Which shots are of one scene was then guessed from their names.
-        self.guessed = any(len({path.stem for path in paths}) > 1 for paths in scenes.values())
+        files = match(*folders, skipped=self.skipped)
+        sizes = self._survey(files)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        number = min(round(HELD_OUT * len(scenes)), MOST_HELD_OUT) or int(len(scenes) > 1)
-        kept_back = set(rng.sample(sorted(scenes), number))
+        whole, scored = self._choose(sizes, rng)
         self.held_out: list[tuple[Tensor, ...]] = []
         self.misaligned: dict[str, tuple[float, float]] = {}
-        # Sizes first, from the headers: so that no more than one scene's pictures are in memory at once.
-        sizes = {name: size_of(paths[0]) for name, paths in scenes.items() if name not in kept_back}
-        side = min(PATCH, max(min(size) for size in sizes.values()))
-        share = {
-            name: width * height / side**2 * self.shots[name] / 2 for name, (width, height) in sizes.items()
+        trained_on = {
+            scene: rest(size) if self.parts else size
+            for name, scenes in sizes.items()
+            if name not in whole
+            for scene, size in scenes.items()
         }
-        # Twice as many patches as cover everything, but no fewer and no more than these.
-        times = min(max(2, LEAST / sum(share.values())), MOST / sum(share.values()))
+        side = min(PATCH, max(min(size) for size in trained_on.values()))
+        numbers = self._numbers(trained_on, side)
         patches = []
-        for name, paths in scenes.items():
-            if name in kept_back:
-                self._keep_back(name, paths)
-                continue
-            number = math.ceil(times * share[name] / (1 if self.swap else len(paths)))
-            for a, b in self._pairs(name, paths):
-                a, b = mirrored(a, side), mirrored(b, side)
-                patches += [cut(a, b, side, generator) for _ in range(number)]
+        for name, paths in files.items():
+            with _opened(name, paths) as scenes:
+                for scene, shots in scenes.items():
+                    if scene in scored:
+                        self._keep_back(scene, shots)
+                    for a, b in self._pairs(scene, shots) if scene in numbers else ():
+                        a, b = mirrored(a, side), mirrored(b, side)
+                        patches += [cut(a, b, side, generator) for _ in range(numbers[scene])]
         first_shots, second_shots = zip(*patches, strict=True)
         # Where some are of eight bits and others deeper, all become float32.
         self.patches = torch.cat(first_shots), torch.cat(second_shots)
-        self.pairs = len(patches)
+        self.pairs = len(self.patches[0])
 
     def __len__(self) -> int:
         return 1
@@ -117,63 +124,139 @@ class Scenes(Sequence):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # no slices
         return (self.patches,)[index]
 
-    def _keep_back(self, name: str, paths: Sequence[Path]) -> None:
-        side = int(SCORED * math.sqrt(2 / len(paths)))  # to score takes as long, however many there are
-        shots = tuple(_centre(shot.float(), side) for shot in self._read(name, paths))
-        if name not in self.misaligned:
-            self.held_out.append(shots)
+    def _survey(self, files: dict[str, tuple[Path, ...]]) -> dict[str, dict[str, tuple[int, int]]]:
+        """The size of each scene, by its name and that of its files: from headers, so that no more than one
+        scene's pictures are in memory at once."""
+        sizes, self.shots, self.planes, self.guessed = {}, dict[str, int](), False, False
+        for name, paths in files.items():
+            with _opened(name, paths) as scenes:
+                sizes[name] = {scene: file.sizes[plane] for scene, ((file, plane), *_) in scenes.items()}
+                self.shots |= {scene: len(shots) for scene, shots in scenes.items()}
+            self.planes |= len(paths) == 1 or len(scenes) > 1
+            # Which shots are of one scene was then guessed.
+            self.guessed |= self.planes or len({path.stem for path in paths}) > 1
+        self.swap = set(self.shots.values()) == {2}
+        return sizes
 
-    def _pairs(self, name: str, paths: Sequence[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole pictures that patches are cut from: a shot and what is to be guessed from it."""
+    def _choose(
+        self, sizes: dict[str, dict[str, tuple[int, int]]], rng: random.Random
+    ) -> tuple[set[str], set[str]]:
+        """(the names whose files are kept back, the scenes that are scored on)."""
+        large = [scene for each in sizes.values() for scene, size in each.items() if rest(size) != size]
+        self.parts = len(sizes) < FEW and bool(large)
+        number = min(round(HELD_OUT * len(sizes)), MOST_HELD_OUT) or int(len(sizes) > 1)
+        whole = set() if self.parts else set(rng.sample(sorted(sizes), number))
+        kept_back = large if self.parts else [scene for name in sorted(whole) for scene in sizes[name]]
+        return whole, set(rng.sample(kept_back, min(MOST_HELD_OUT, len(kept_back))))
+
+    def _numbers(self, sizes: dict[str, tuple[int, int]], side: int) -> dict[str, int]:
+        """How many patches to cut from each pair of pictures of each scene."""
+        share = {
+            scene: width * height / side**2 * self.shots[scene] / 2
+            for scene, (width, height) in sizes.items()
+        }
+        # Twice as many patches as cover everything, but no fewer and no more than these.
+        times = min(max(2, LEAST / sum(share.values())), MOST / sum(share.values()))
+        pairs = {scene: 1 if self.swap else self.shots[scene] for scene in sizes}
+        return {scene: math.ceil(times * share[scene] / pairs[scene]) for scene in sizes}
+
+    def _keep_back(self, scene: str, shots: Sequence[Shot]) -> None:
+        side = int(SCORED * math.sqrt(2 / len(shots)))  # to score takes as long, however many there are
+        kept = (parted(shot)[1] if self.parts else shot for shot in self._read(scene, shots))
+        held_out = tuple(_centre(shot.float(), side) for shot in kept)
+        if scene not in self.misaligned:
+            self.held_out.append(held_out)
+
+    def _pairs(self, scene: str, shots: Sequence[Shot]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What patches are cut from, without what is kept back: a shot and what is to be guessed from it."""
         if self.swap:
-            a, b = self._read(name, paths)
+            a, b = (self._trained_on(shot) for shot in self._read(scene, shots))
             yield a, b
             return
-        total, (first, bounds) = sum(shot.float() for shot in self._read(name, paths)), _load(paths[0])
-        for number, path in enumerate(paths):  # read again: however many there are, memory holds a few
-            shot = _load(path, bounds)[0] if number else first
-            yield shot, (total - shot) / (len(paths) - 1)
+        total, (first, bounds) = sum(shot.float() for shot in self._read(scene, shots)), _load(shots[0])
+        for number, each in enumerate(shots):  # read again: however many there are, memory holds a few
+            shot = _load(each, bounds)[0] if number else first
+            yield self._trained_on(shot), self._trained_on((total - shot) / (len(shots) - 1))
 
-    def _read(self, name: str, paths: Sequence[Path]) -> Iterator[Tensor]:
+    def _trained_on(self, picture: Tensor) -> Tensor:
+        return parted(picture)[0] if self.parts else picture
+
+    def _read(self, scene: str, shots: Sequence[Shot]) -> Iterator[Tensor]:
         """A scene's shots, one after the other, checked."""
-        (first, bounds), seen = _load(paths[0]), dict[int, Path]()
-        for number, path in enumerate(paths):
-            shot = _load(path, bounds)[0] if number else first
+        first, bounds = _load(shots[0])
+        seen: dict[int, Shot] = {}
+        for number, each in enumerate(shots):
+            shot = _load(each, bounds)[0] if number else first
+            both = f"{_named(shots[0])} and {_named(each)}"
             if shot.shape != first.shape:
-                shapes = " and ".join(f"{each.shape[3]}×{each.shape[2]}" for each in (first, shot))
-                raise ValueError(f"{paths[0]} and {path}: {shapes} pixels, expected the same")
+                shapes = " and ".join(f"{it.shape[3]}×{it.shape[2]}" for it in (first, shot))
+                raise ValueError(f"{both}: {shapes} pixels, expected the same")
             content = hash(shot.numpy().tobytes())
             if content in seen and shot.min() < shot.max():  # black twice is possible, noise twice is not
-                raise ValueError(f"{seen[content]} and {path}: the same picture, expected two shots")
-            seen[content] = path
+                twice = f"{_named(seen[content])} and {_named(each)}"
+                raise ValueError(f"{twice}: the same picture, expected two shots")
+            seen[content] = each
             if self.guessed and differ(first.float(), shot.float()):
-                raise ValueError(f"{paths[0]} and {path}: different scenes, expected shots of one")
+                raise ValueError(f"{both}: different scenes, expected shots of one")
             if number:
                 shift = shift_between(first.float(), shot.float())
                 if max(map(abs, shift)) >= SHIFT:
-                    self.misaligned.setdefault(name, shift)
+                    self.misaligned.setdefault(scene, shift)
             yield shot
 
 
-def _load(path: Path, bounds: Any = None) -> tuple[Tensor, Any]:
+@contextmanager
+def _opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, list[Shot]]]:
+    """The shots of each scene that files of one name hold, which are open meanwhile.
+
+    Of a single file, its planes are the shots of one scene. Of several, those of the same number are.
+    """
+    from .pictures import open_picture
+
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_picture(path)) for path in paths]
+        for file in files:
+            if len(file) != len(files[0]):
+                both = f"{files[0].path} and {file.path}"
+                raise ValueError(f"{both}: {len(files[0])} and {len(file)} planes, expected the same number")
+        numbers = range(len(files[0]))
+        if len(files) == 1:
+            yield {name: [(files[0], plane) for plane in numbers]}
+        else:
+            names = [f"{name}, plane {plane + 1}" if len(numbers) > 1 else name for plane in numbers]
+            yield {scene: [(file, plane) for file in files] for plane, scene in enumerate(names)}
+
+
+def _load(shot: Shot, bounds: Any = None) -> tuple[Tensor, Any]:
     """(1×3×H×W in [0, 255], `uint8` where the file has eight bits, else `float32`; what 0 and 255 stand for).
 
     All shots of a scene must have the same bounds, or they would differ by more than noise.
     """
-    from .pictures import read_picture
+    import numpy as np
 
-    picture = read_picture(path)
+    file, plane = shot
+    picture = file[plane]
+    if not np.isfinite(picture.pixels).all():
+        raise ValueError(f"{_named(shot)}: NaN or infinity among its numbers")
     values = picture.tensor(bounds=bounds)
     bounds = picture.bounds if bounds is None else bounds
-    return values.to(torch.uint8) if picture.pixels.itemsize == 1 else values, bounds
+    whole = picture.pixels.dtype == np.uint8 and not picture.bits
+    return values.to(torch.uint8) if whole else values, bounds
+
+
+def _named(shot: Shot) -> str:
+    file, plane = shot
+    return f"{file.path}, plane {plane + 1}" if len(file) > 1 else str(file.path)
 
 
 def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tuple[Path, ...]]:
-    """The shots of each scene, by its name: two or more. skipped: as `find_photographs` takes it.
+    """The files of each scene's shots, by its name. skipped: as `find_photographs` takes it.
 
     Of several folders, each holds a shot of a scene under the scene's name, suffixes apart; or, where such
     names do not match, shots named x_1, x_2. Of a single folder, each folder in it is a scene, or it holds
-    shots named x_1, x_2. Raises `ValueError` where a scene has one shot only, or a folder holds no picture.
+    shots named x_1, x_2; or every file in it has several planes, and is a scene of its own. Files of several
+    folders may have several planes too, each of them a scene. Raises `ValueError` where a scene has one shot
+    only, a single folder has both files of several planes and others, or a folder holds no picture.
     """
     from .pictures import FORMATS, by_name, find_photographs
 
@@ -185,6 +268,8 @@ def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tupl
             f"{folders[0]}: no train_data.pkl, nor any train_data*.pkl, nor a picture, in this folder"
         )
     named = [by_name(folder, skipped) for folder in folders]
+    if len(folders) == 1 and _are_stacks(named[0].values()):
+        return {name: (path,) for name, path in named[0].items()}
     found = [(name, path) for each in named for name, path in each.items()]
     keys: list[Callable[[str], str]] = [str, _unnumbered] if len(folders) > 1 else [_unnumbered, _parent]
     for key in keys:
@@ -196,6 +281,25 @@ def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tupl
         if "" not in scenes and all(2 <= len(paths) <= most for paths in scenes.values()):
             return {name: tuple(paths) for name, paths in scenes.items()}
     raise ValueError(_unmatched(folders, named))
+
+
+def _are_stacks(paths: Collection[Path]) -> bool:
+    """Whether all have several planes. Raises `ValueError` where only some have."""
+    planes = {path: _planes(path) for path in paths}
+    most, least = (choose(planes, key=planes.__getitem__) for choose in (max, min))
+    if planes[most] > 1 and planes[least] == 1:
+        raise ValueError(
+            f"{most} has {planes[most]} planes and {least} one: expected all of them to have several, "
+            "the shots of a scene, or none"
+        )
+    return planes[least] > 1
+
+
+def _planes(path: Path) -> int:
+    from .pictures import open_picture
+
+    with open_picture(path) as file:
+        return len(file)
 
 
 def _unnumbered(name: str) -> str:
@@ -213,14 +317,18 @@ def _unmatched(folders: Sequence[Path], named: list[dict[str, Path]]) -> str:
     if len(folders) == 1:
         names = sorted(named[0])
         few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-        return f"{folders[0]} holds {few}: expected a folder for each scene, or its shots named x_1, x_2"
+        return (
+            f"{folders[0]} holds {few}: expected a folder for each scene, or its shots named x_1, x_2, or "
+            "as the planes of a file"
+        )
     times = Counter(name for each in named for name in each)
     for folder, each in zip(folders, named, strict=True):
         if alone := sorted(name for name in each if times[name] == 1):
             few = ", ".join(alone[:3]) + (" …" if len(alone) > 3 else "")
             others = " nor ".join(str(other) for other in folders if other is not folder)
             break
-    return f"{others} has no {few}: each picture needs a second shot of the same name"
+    remedy = "; files whose planes are the shots go into one folder" if _planes(each[alone[0]]) > 1 else ""
+    return f"{others} has no {few}: each picture needs a second shot of the same name{remedy}"
 
 
 def differ(a: Tensor, b: Tensor) -> bool:
@@ -258,6 +366,21 @@ def shift_between(a: Tensor, b: Tensor) -> tuple[float, float]:
     if not there.size or away.mean() < (1 + UNLIKE + 8 / math.sqrt(there.size)) * there.mean():
         return 0.0, 0.0
     return float(found[0]), float(found[1])
+
+
+def rest(size: tuple[int, int]) -> tuple[int, int]:
+    """What is left to train on of a picture of this size, of which a part is kept back."""
+    longer = max(size)
+    part = longer // PART if longer >= PART * LEAST_PART else 0
+    return (size[0] - part, size[1]) if size[0] == longer else (size[0], size[1] - part)
+
+
+def parted(images: Tensor) -> tuple[Tensor, Tensor]:
+    """(what is trained on, the part that is kept back) of N×3×H×W: a strip at the end of the longer side, the
+    same in all shots and planes."""
+    height, width = rest((images.shape[2], images.shape[3]))
+    kept = images[..., height:, :] if height < images.shape[2] else images[..., width:]
+    return images[..., :height, :width], kept
 
 
 def mirrored(images: Tensor, side: int) -> Tensor:

@@ -248,23 +248,28 @@ def _scenes(folders: list[Path], seed: int, rank: int) -> Scenes:
     scenes = Scenes(*folders, seed=seed)
     if rank == 0:
         tell_skipped(scenes.skipped)
-        if not scenes.swap:
+        if not scenes.swap or scenes.planes:
             few, many = min(scenes.shots.values()), max(scenes.shots.values())
-            print(f"{len(scenes.shots)} scenes of {few if few == many else f'{few} to {many}'} shots")
+            shots = f"{few if few == many else f'{few} to {many}'} shots"
+            print(f"{_scenes_in_words(len(scenes.shots))} of {shots}")
         for name, (rows, columns) in scenes.misaligned.items():
             print(
                 f"warning: {name}: the shots are shifted by {rows:+.1f} rows and {columns:+.1f} columns; "
                 "what does not lie on its twin is learnt as blur",
                 file=sys.stderr,
             )
-        number = len(scenes.held_out)
-        print(f"{scenes.pairs:,} patches; {number} {'scene' if number == 1 else 'scenes'} kept back")
-        if number:
+        kept_back = ("parts of " if scenes.parts else "") + _scenes_in_words(len(scenes.held_out))
+        print(f"{scenes.pairs:,} patches; {kept_back} kept back")
+        if scenes.held_out:
             estimate = noise_to_noise(lambda noisy: noisy, scenes.held_out)[1]
             print(f"the noisy shots themselves: clean, estimated {estimate:.3f} dB", flush=True)
             for doubt in doubts(scenes.held_out):
                 print(f"warning: {doubt}: the estimate may be too high", file=sys.stderr)
     return scenes
+
+
+def _scenes_in_words(number: int) -> str:
+    return f"{number} {'scene' if number == 1 else 'scenes'}"
 
 
 def _scores(

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 
 from ...model import Model, Training, UNet, bfloat16
 from ..course import load_images
+from ..evaluate import evaluate
 from ..machine import PHOTOGRAPHS, describe_machine, refuse_unwritable, write_json
 from ..metrics import mean_psnr, psnr
 from ..noises import gaussian
-from ..photographs import embedded_photographs, open_photograph, pixels_of
+from ..photographs import centre_square, embedded_photographs, open_photograph, pixels_of
+from ..pictures import Picture, write_picture
+from ..train import train
 from .networks import AppendixUNet
 from .runs import ORIGINAL, Setting, run
 
@@ -32,6 +36,9 @@ ENOUGH = 11_000  # pairs, each seen once, that take this project past it
 IMAGES = 1_000  # of the pictures that are predicted, for which the course allows 10 seconds
 LARGE = ((10_000, 3, 32, 32), (1, 3, 4096, 4096))  # inputs whose prediction's memory is measured
 SIZES = ((1_000, 1_000), (4_000, 3_000))  # width and height of the photographs that are timed
+SIGMA = 25  # of the Gaussian noise on photographs
+SCENES, OTHER = ("astronaut", "coffee", "motorcycle_left", "rocket"), "chelsea"  # trained on, and not
+SCENE = 400  # pixels a side of their centres, at most
 PLANES, PLANE = (2, 16), 1024  # of the stacks whose denoising's memory is measured; pixels a side
 SHARD = 12_500  # pairs a file in the measurement of how training's memory grows with the number of files
 
@@ -69,8 +76,8 @@ print(kilobytes / 2**20)
 def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
     """Print speed and memory on `data`'s pictures and write them to `out` as JSON.
 
-    parts: what is measured: "training", "prediction", "photographs", "epoch", "busy", "target" or "memory";
-        all where none is named. The others stay in `out` as they were.
+    parts: what is measured: "training", "prediction", "photographs", "scenes", "epoch", "busy", "target" or
+        "memory"; all where none is named. The others stay in `out` as they were.
     epochs: after which the original way is stopped in "target"; with 0, what `out` has of it stays.
 
     Each part has both ways in one run: the original's (the appendix's U-Net, float32, Adam 1e-3, batches of
@@ -82,6 +89,7 @@ def bench(data: Path, out: Path, *, parts: list[str], epochs: int) -> None:
         "training": lambda: training_rates(train_data, device),
         "prediction": lambda: prediction_rates(val_data[0], device),
         "photographs": photograph_seconds,
+        "scenes": four_scenes,
         "epoch": lambda: whole_epochs(train_data, val_data),
         "busy": lambda: busy_rates(train_data, val_data[0], device),
         "target": lambda: to_target(train_data, val_data, epochs, result.get("target", {}).get("original")),
@@ -148,26 +156,53 @@ def prediction_rates(images: Tensor, device: torch.device) -> dict[str, Any]:
 
 
 def photograph_seconds() -> dict[str, Any]:
-    """Seconds for photographs under Gaussian noise of σ 25: this project, and other tools on the first."""
+    """Seconds for photographs under Gaussian noise: this project, and other tools on the first."""
     import cv2
     from bm3d import bm3d_rgb
 
-    photograph, sigma = open_photograph(embedded_photographs()[0]), 25
+    photograph = open_photograph(embedded_photographs()[0])
     model, seconds = Model(), {}
     model.load(PHOTOGRAPHS)
     for size in SIZES:
         clean = pixels_of(photograph.resize(size)).unsqueeze(0)
-        noisy = gaussian(clean, sigma, torch.Generator().manual_seed(0))
+        noisy = gaussian(clean, SIGMA, torch.Generator().manual_seed(0))
         pixels = noisy[0].permute(1, 2, 0).contiguous().numpy()
         tools: dict[str, Callable[[], Any]] = {"this project": partial(model.predict, noisy)}
         if size == SIZES[0]:
-            tools["BM3D"] = partial(bm3d_rgb, pixels / 255, sigma / 255)
+            tools["BM3D"] = partial(bm3d_rgb, pixels / 255, SIGMA / 255)
             tools["OpenCV, non-local means"] = partial(cv2.fastNlMeansDenoisingColored, pixels, None, 10, 10)
         for tool, work in tools.items():
             name = f"{size[0] * size[1] / 1e6:g} megapixels, {tool}"
             seconds[name] = round(_seconds(work), 2)
             show(name, f"{seconds[name]:.1f} s")
-    return {"sigma": sigma, "seconds": seconds}
+    return {"sigma": SIGMA, "seconds": seconds}
+
+
+def four_scenes() -> dict[str, Any]:
+    """PSNR in dB on another photograph of what two noisy shots of four have taught, and of other tools.
+
+    Trained with the command's defaults, in so many seconds; the other tools as in `evaluate`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    centres = {}
+    for path in embedded_photographs():
+        photograph = open_photograph(path)
+        centres[path.stem] = pixels_of(centre_square(photograph, min(SCENE, *photograph.size)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shots, weights = [folder / "first", folder / "second"], folder / "weights.pth"
+        for scene, shot in product(SCENES, shots):
+            pixels = gaussian(centres[scene], SIGMA, generator).permute(1, 2, 0).numpy()
+            write_picture(Picture(pixels, None, {}), shot / f"{scene}.png")
+        seconds = round(_seconds(lambda: train(shots, weights, epochs=5, seed=0)), 1)
+        clean = centres[OTHER].unsqueeze(0)
+        torch.save((gaussian(clean, SIGMA, generator), clean), folder / "val_data.pkl")
+        rows = evaluate(folder, out=folder / "pictures.png", weights=weights)
+    found = {name: round(row.psnr.item(), 3) for name, row in rows.items()}
+    for name, score in found.items():
+        show(f"four scenes, {name}", f"{score:.2f} dB")
+    show("four scenes, training", f"{seconds:.0f} s")
+    return {"sigma": SIGMA, "seconds": seconds, "psnr": found}
 
 
 def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tensor]) -> dict[str, Any]:
