@@ -1,7 +1,9 @@
 """The measures of quality."""
 
 import pytest
+import skimage.data
 import torch
+import torch.nn.functional as F
 
 from Miniproject_1.others.metrics import doubts, psnr
 
@@ -25,3 +27,30 @@ def test_doubts_name_clipped_and_unequal_shots():
     dark = scene / 8
     clipped = [tuple((dark + 25 * torch.randn(dark.shape)).clamp(0, 255) for _ in range(2))]
     assert len(doubts(clipped)) == 1 and "clipped" in doubts(clipped)[0]
+
+
+def shots_of(name, sigma=10):
+    """A photograph in the middle of the grey levels, and what makes noise for it."""
+    torch.manual_seed(0)
+    picture = torch.from_numpy(getattr(skimage.data, name)().copy())[:300, :400, None].flatten(2)
+    scene = 40 + 0.7 * picture.permute(2, 0, 1)[None].expand(1, 3, -1, -1).float()
+    return scene, lambda: sigma * torch.randn(scene.shape)
+
+
+PHOTOGRAPHS = ["astronaut", "camera", "chelsea", "coffee", "rocket", "immunohistochemistry"]
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_doubts_name_another_brightness_and_noise_that_both_shots_have(name):
+    for sigma in (6, 25):
+        scene, noise = shots_of(name, sigma)
+        assert doubts([(scene + noise(), scene + noise())]) == []
+        blurred = [3 * F.avg_pool2d(noise(), 3, 1, 1) for _ in "ab"]  # of neighbours, but not of shots
+        assert doubts([tuple(scene + each for each in blurred)]) == []
+    scene, noise = shots_of(name)
+    for other in (scene * 1.08, scene + 5, 255 * (scene / 255) ** 1.15):
+        (found,) = doubts([(scene + noise(), other + noise())])
+        assert "brightness" in found
+    pattern = scene + noise()
+    (found,) = doubts([(pattern + noise(), pattern + noise())])
+    assert "grain" in found

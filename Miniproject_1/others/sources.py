@@ -211,10 +211,8 @@ def _opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, list[Shot]]]
 
     Of a single file, its planes are the shots of one scene. Of several, those of the same number are.
     """
-    from .pictures import open_picture
-
     with ExitStack() as stack:
-        files = [stack.enter_context(open_picture(path)) for path in paths]
+        files = [_open(path, stack) for path in paths]
         for file in files:
             if len(file) != len(files[0]):
                 both = f"{files[0].path} and {file.path}"
@@ -225,6 +223,20 @@ def _opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, list[Shot]]]
         else:
             names = [f"{name}, plane {plane + 1}" if len(numbers) > 1 else name for plane in numbers]
             yield {scene: [(file, plane) for file in files] for plane, scene in enumerate(names)}
+
+
+def _open(path: Path, stack: ExitStack) -> PictureFile:
+    """Open for as long as `stack` is, if it has several planes. Other files are opened again where they are
+    read, as a scene can have more of them than may be open at once."""
+    from .pictures import open_picture, read_picture
+
+    with ExitStack() as own:
+        file = own.enter_context(open_picture(path))
+        if len(file) > 1:
+            stack.enter_context(own.pop_all())
+        else:
+            file.read = lambda _: read_picture(path)
+    return file
 
 
 def _load(shot: Shot, bounds: Any = None) -> tuple[Tensor, Any]:
