@@ -1,6 +1,7 @@
 """What may be said of two settings from a few runs of each."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from statistics import mean, stdev, variance
 from typing import Any
@@ -8,21 +9,66 @@ from typing import Any
 from scipy import stats
 
 CONFIDENCE = 0.95
+POWER = 0.8  # the chance that so many seeds decide
+MOST = 1_000  # seeds, beyond which nobody would go
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """By how much `first` is above `second`, run by run: runs of the same seed stand in the same place.
 
-    size: the mean difference; limit: half of its confidence interval, by Student's t; known: whether there is
-    one, which takes two runs.
+    size: the mean difference; limit: half of its confidence interval, by Student's t; deviation: of the
+    differences; seeds: their number; agree: whether all have the same sign; known: whether there is an
+    interval, which takes two runs.
     """
     differences = [a - b for a, b in zip(first, second, strict=True)]
     runs = len(differences)
-    if runs < 2:
-        return {"size": mean(differences), "limit": 0.0, "known": False}
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
-    limit = float(quantile) * stdev(differences) / math.sqrt(runs)
-    return {"size": mean(differences), "limit": limit, "known": True}
+    size, known = mean(differences), runs > 1
+    deviation = stdev(differences) if known else 0.0
+    limit = float(_quantile(runs)) * deviation / math.sqrt(runs) if known else 0.0
+    agree = min(differences) > 0 or max(differences) < 0
+    return {
+        "size": size,
+        "limit": limit,
+        "deviation": deviation,
+        "seeds": runs,
+        "agree": agree,
+        "known": known,
+    }
+
+
+def verdict(found: dict[str, Any], low: float, high: float) -> str:
+    """What `difference` has found says of the claim that it lies between `low` and `high`.
+
+    "supported" where the whole interval does, "contradicted" where none of it does, else "undecided".
+    """
+    bottom, top = found["size"] - found["limit"], found["size"] + found["limit"]
+    if found["known"] and low < bottom and top < high:
+        return "supported"
+    if found["known"] and (top < low or high < bottom):
+        return "contradicted"
+    return "undecided"
+
+
+def seeds_to_decide(found: dict[str, Any], low: float, high: float) -> int | None:
+    """How many seeds would come to a verdict, supported or contradicted, with a chance of `POWER`.
+
+    If the true difference and spread are those that were found: by the noncentral t distribution. None where
+    one run says nothing of the spread, and beyond `MOST`, as where the difference is right at a bound.
+    """
+    size, deviation = found["size"], found["deviation"]
+    if not deviation:
+        return None
+    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
+    if not low < size < high:  # to contradict, only the nearer bound has to be outside of the interval
+        bounds = [min(bounds, key=lambda bound: abs(size - bound))]
+
+    def power(seeds: int) -> float:
+        distances = (abs(size - bound) / deviation * math.sqrt(seeds) for bound in bounds)
+        return 1 - sum(float(stats.nct.cdf(_quantile(seeds), seeds - 1, each)) for each in distances)
+
+    numbers = range(2, MOST + 1)
+    index = bisect_left(numbers, POWER, key=power)
+    return numbers[index] if index < len(numbers) else None
 
 
 def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -31,3 +77,7 @@ def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:
         return False
     least = stats.f.ppf((1 + CONFIDENCE) / 2, len(first) - 1, len(second) - 1)
     return bool(variance(first) > least * variance(second))
+
+
+def _quantile(runs: int) -> float:
+    return stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
