@@ -58,10 +58,15 @@ class AppendixUNet(nn.Module):
     3×3 convolutions with ReLU, the last one linear; 2×2 max-pooling on the way down; on the way up
     nearest-neighbour doubling and the encoder's picture of that size concatenated. H and W must be
     multiples of 2 to the power of `levels`. Five levels have 991,203 parameters.
+
+    residual: the output is added to the input, and the last convolution starts at zero.
     """
 
-    def __init__(self, levels: int = 5, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
+    def __init__(
+        self, levels: int = 5, activation: Callable[[], nn.Module] = nn.ReLU, *, residual: bool = False
+    ) -> None:
         super().__init__()
+        self.residual = residual
         convolutions = partial(_convolutions, activation=activation)
         self.encoder = nn.ModuleList([convolutions(3, 48, 48)])
         self.encoder += [convolutions(48, 48) for _ in range(levels - 1)]
@@ -71,6 +76,8 @@ class AppendixUNet(nn.Module):
         self.decoder += [convolutions(96 + 48, 96, 96) for _ in range(levels - 2)]
         self.decoder += [convolutions(48 + 48, 96, 96)]
         self.tail = nn.Conv2d(32, 3, 3, padding=1)
+        if residual:
+            nn.init.zeros_(self.tail.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images / 255 - 0.5
@@ -81,15 +88,25 @@ class AppendixUNet(nn.Module):
         x = self.bottom(x)
         for skip, decode in reversed(list(zip(skips, self.decoder, strict=True))):
             x = decode(torch.cat([F.interpolate(x, scale_factor=2), skip], 1))
-        return (self.tail(x).to(images.dtype) + 0.5) * 255
+        output = self.tail(x).to(images.dtype)
+        return images + 255 * output if self.residual else (output + 0.5) * 255
 
 
-def initialised(initialise: Callable[[Tensor], Tensor]) -> AppendixUNet:
-    """The appendix's U-Net with every weight drawn by `initialise`, biases zero."""
-    network = AppendixUNet()
+he_normal = partial(nn.init.kaiming_normal_, nonlinearity="relu")
+
+
+def initialised(
+    initialise: Callable[[Tensor], Tensor], make: Callable[[], AppendixUNet] = AppendixUNet
+) -> AppendixUNet:
+    """The appendix's U-Net with every weight drawn by `initialise`, biases zero.
+
+    But for the last convolution of a residual one, which stays zero.
+    """
+    network = make()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            initialise(layer.weight)
+            if not (network.residual and layer is network.tail):
+                initialise(layer.weight)
             nn.init.zeros_(layer.get_parameter("bias"))
     return network
 
@@ -131,6 +148,41 @@ def plain_unet() -> UNet:
         for index, block in enumerate(stage):
             stage[index] = nn.Sequential(block.conv1, nn.ReLU(), block.conv2, nn.ReLU())
     return network
+
+
+class PooledUNet(nn.Module):
+    """`plain_unet` as U-Nets were first made: features are concatenated on the way up, not added.
+
+    strided: strided and transposed convolutions halve and double the picture, as in `plain_unet`; else
+    max-pooling and nearest-neighbour doubling do, beside a 1×1 convolution for the number of channels.
+    """
+
+    def __init__(self, widths: tuple[int, int] = (48, 96), *, strided: bool = False) -> None:
+        super().__init__()
+        fine, coarse = widths
+        self.head = nn.Conv2d(3, fine, 3, padding=1)
+        self.encoder = _convolutions(fine, fine, fine)
+        self.bottom = _convolutions(coarse, coarse, coarse)
+        self.decoder = _convolutions(fine + fine, fine, fine)
+        self.tail = nn.Conv2d(fine, 3, 3, padding=1)
+        self.down: nn.Module = nn.Conv2d(fine, coarse, 2, 2)
+        self.up: nn.Module = nn.ConvTranspose2d(coarse, fine, 2, 2)
+        if not strided:
+            self.down = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(fine, coarse, 1))
+            self.up = nn.Sequential(nn.Conv2d(coarse, fine, 1), nn.Upsample(scale_factor=2))
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                he_normal(layer.weight)
+                nn.init.zeros_(layer.get_parameter("bias"))
+        for stage in (self.encoder, self.bottom, self.decoder):
+            # As in `plain_unet`, to which it is left by the residual blocks that were there.
+            stage[2].get_parameter("weight").data.mul_(0.3)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        skip = self.encoder(self.head(images / 255 - 0.5))
+        x = self.up(self.bottom(self.down(skip)))
+        return images + 255 * self.tail(self.decoder(torch.cat([x, skip], 1))).to(images.dtype)
 
 
 def normalised_unet() -> UNet:

@@ -16,17 +16,23 @@ from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
 from ..course import load_images
 from ..machine import describe_machine
 from ..metrics import mean_psnr
+from ..noises import photons
 from .networks import (
     AppendixUNet,
     Averaged,
+    PooledUNet,
     ResidualCNN,
     benchmark_1,
     benchmark_2,
+    he_normal,
     initialised,
     normalised_unet,
     plain_unet,
     untied,
 )
+
+ENOUGH = 3  # seeds from which on a larger budget counts for more than further seeds
+COUNTS = 5  # photons at white: so few that their number is far from symmetric about its mean
 
 
 class Setting(NamedTuple):
@@ -36,6 +42,8 @@ class Setting(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012, never changed
     part: float = 1  # of the pairs, each used so much more often
     file: str = "train_data.pkl"  # in DATA
+    # Puts noise on clean pictures, by a seed; both pictures of a pair are then made of the file's second.
+    noise: Callable[[Tensor, int], Tensor] | None = None
 
 
 def adam(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
@@ -44,6 +52,15 @@ def adam(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer
 
 def adamw(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
     return [torch.optim.AdamW(network.parameters(), learning_rate, betas=(0.9, 0.95), weight_decay=0)]
+
+
+def few_photons(clean: Tensor, seed: int) -> Tensor:
+    """Poisson noise of `COUNTS` at white: N×3×H×W `uint8` -> `int16`, neither clipped nor rounded.
+
+    Its mean is the clean picture, its median is not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([photons(part, COUNTS, generator).to(torch.int16) for part in clean.split(1_000)])
 
 
 # How the original report trained: Adam 1e-3 throughout, the plain mean squared error, float32.
@@ -102,8 +119,13 @@ STUDIES: dict[str, dict[str, Setting]] = {
     "initialisation": {
         "PyTorch's default": Setting(AppendixUNet, LOW_PRECISION),
         "Xavier": Setting(partial(initialised, nn.init.xavier_uniform_), LOW_PRECISION),
-        "Kaiming": Setting(
-            partial(initialised, partial(nn.init.kaiming_normal_, nonlinearity="relu")), LOW_PRECISION
+        "Kaiming": Setting(partial(initialised, he_normal), LOW_PRECISION),
+    },
+    # The two losses where theory says that they part: the noise's median is not its mean.
+    "skewed_loss": {
+        "L2": Setting(AppendixUNet, LOW_PRECISION, file="oracle_data.pkl", noise=few_photons),
+        "L1": Setting(
+            AppendixUNet, LOW_PRECISION | {"loss": F.l1_loss}, file="oracle_data.pkl", noise=few_photons
         ),
     },
     # From the original way to this project's, one step a line.
@@ -119,6 +141,18 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "batches of 32": Setting(one_block),
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
         "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
+    },
+    # The path's step "residual U-Net" in its parts: from the line before it to its own.
+    "parts": {
+        "turned, mirrored, swapped": Setting(AppendixUNet, AUGMENTED),
+        "input added to the output": Setting(partial(AppendixUNet, residual=True), AUGMENTED),
+        "Kaiming initialisation": Setting(
+            partial(initialised, he_normal, partial(AppendixUNet, residual=True)), AUGMENTED
+        ),
+        "two levels, 48 and 96 channels": Setting(PooledUNet, AUGMENTED),
+        "strided, transposed convolutions": Setting(partial(PooledUNet, strided=True), AUGMENTED),
+        "features added": Setting(plain_unet, AUGMENTED),
+        "residual U-Net": Setting(untied, AUGMENTED),
     },
     # What it costs on the course's noise that some inputs carry another, as `bestmodel.pth`'s do.
     "other_noises": {
@@ -159,20 +193,16 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     asked for; parameters; PSNR in dB on `data/val_data.pkl` after each epoch; the last one's with the
     rotations averaged; training seconds so far at each epoch's end; the machine. A run that stands
     there is not run again, nor one that stands in another study's file under another name: two sweeps of
-    different studies can work side by side.
+    different studies can work side by side. At the end, what stands there of smaller budgets than
+    `shown_runs` takes is dropped.
     Raises `ValueError` for a name that is none.
     """
     names = names or list(STUDIES)
     for name in names:
         if name not in STUDIES:
             raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
-    train_data = {}
-    for file in sorted({setting.file for name in names for setting in STUDIES[name].values()}):
-        first, second = load_images(data / file)
-        if len(first) < pairs:
-            raise ValueError(f"{data / file}: holds {len(first):,} pairs, expected {pairs:,}")
-        train_data[file] = first[:pairs], second[:pairs]
-    val_data = load_images(data / "val_data.pkl")
+    sources = {(each.file, each.noise) for name in names for each in STUDIES[name].values()}
+    images = {source: _images(*source, data, pairs) for source in sources}
     budget = {"pairs": pairs, "epochs": epochs}
 
     def done() -> list[dict[str, Any]]:  # read anew each time: another sweep may be at work beside this one
@@ -191,18 +221,70 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
             for line in done()
             if line["seed"] == seed and STUDIES[line["study"]].get(line["setting"]) == setting
         )
-        measured = next(same, None) or run(setting, train_data[setting.file], val_data, epochs, seed)
-        with atomic_write(results / f"{name}.jsonl") as target:
-            lines = [*read_runs(results, name), asked | measured]
-            target.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
+        measured = next(same, None) or run(setting, *images[setting.file, setting.noise], epochs, seed)
+        _write_runs(results, name, [*read_runs(results, name), asked | measured])
         score, rotated, seconds = measured["psnr"][-1], measured["psnr_rotations"], measured["seconds"][-1]
         print(f"{name}: {label}, seed {seed}: {score:.3f} dB, with rotations {rotated:.3f}, {seconds:.0f} s")
+    for name in names:
+        _drop_smaller(results, name)
+
+
+def _images(
+    file: str, noise: Callable[[Tensor, int], Tensor] | None, data: Path, pairs: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(pairs to train on, noisy and clean pictures to validate on) of settings with this file and noise."""
+    first, second = (part[:pairs] for part in load_images(data / file))
+    if len(first) < pairs:
+        raise ValueError(f"{data / file}: holds {len(first):,} pairs, expected {pairs:,}")
+    noisy, clean = load_images(data / "val_data.pkl")
+    if noise:
+        first, second = (noise(second, seed) for seed in (0, 1))
+        noisy = noise(clean, 2)
+    return (first, second), (noisy, clean)
 
 
 def read_runs(results: Path, name: str) -> list[dict[str, Any]]:
     """What `study` has kept of the study of this name: a dictionary a run."""
     path = results / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _write_runs(results: Path, name: str, runs: list[dict[str, Any]]) -> None:
+    with atomic_write(results / f"{name}.jsonl") as target:
+        target.write("".join(f"{json.dumps(run, ensure_ascii=False)}\n" for run in runs).encode())
+
+
+def _size(run: dict[str, Any]) -> int:
+    """Pairs times epochs: how large the run's budget is."""
+    return run["pairs"] * run["epochs"]
+
+
+def _drop_smaller(results: Path, name: str) -> None:
+    """Keep only what is of the budget that `shown_runs` takes, or of a larger one."""
+    runs = read_runs(results, name)
+    least = max((_size(each[0]) for each in shown_runs(results, name).values()), default=0)
+    kept = [run for run in runs if _size(run) >= least]
+    if len(kept) < len(runs):
+        _write_runs(results, name, kept)
+
+
+def shown_runs(results: Path, name: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs that the study's table shows, of each setting in the table's order, by seed.
+
+    They are of one budget, of so many pairs and epochs, and of the seeds that every setting has there: the
+    largest budget with `ENOUGH` such seeds, else the one with most. Empty where none has a run of every
+    setting.
+    """
+    found: dict[tuple[int, int], dict[str, dict[int, dict[str, Any]]]] = {}
+    for run in read_runs(results, name):
+        settings = found.setdefault((run["pairs"], run["epochs"]), {label: {} for label in STUDIES[name]})
+        if run["setting"] in settings:
+            settings[run["setting"]][run["seed"]] = run
+    seeds = {budget: set.intersection(*map(set, settings.values())) for budget, settings in found.items()}
+    best = max(found, key=lambda budget: (min(ENOUGH, len(seeds[budget])), math.prod(budget)), default=None)
+    if best is None or not seeds[best]:
+        return {}
+    return {label: [runs[seed] for seed in sorted(seeds[best])] for label, runs in found[best].items()}
 
 
 def run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...model import atomic_write
-from .runs import read_runs
+from .runs import shown_runs
 
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 IMAGES = "validation images in the course's format"
@@ -67,15 +67,14 @@ def noises(results: Path) -> str:
 
 
 def path(results: Path) -> str:
-    settings: dict[str, list[dict[str, Any]]] = {}
-    for run in read_runs(results, "path"):
-        settings.setdefault(run["setting"], []).append(run)
     rows = []
-    for name, runs in settings.items():
+    for name, runs in shown_runs(results, "path").items():
         scores = [run["psnr"][-1] for run in runs]
         spread = f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}"
         rows.append([name, spread, f"{min(run['seconds'][-1] for run in runs):.0f}"])
-    return _table(["each line adds one step to the one above", "mean PSNR ± standard deviation", "s"], rows)
+        budget = f"{runs[0]['pairs']:,} pairs × {runs[0]['epochs']}, {len(runs)} seeds"
+    header = [f"{budget}; each line adds one step to the one above", "mean PSNR ± standard deviation", "s"]
+    return _table(header, rows)
 
 
 def speed(results: Path) -> str:
