@@ -6,14 +6,29 @@ import hashlib
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...model import BATCH_SIZE, LEARNING_RATE, MUON_FACTOR, SYMMETRIES, WARMUP, UNet, atomic_write
-from .runs import ORIGINAL, STUDIES, read_runs
-from .statistics import difference, varies_more
-from .tables import write_tables
+import torch
+from torch import Tensor
+
+from ...model import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    MUON_FACTOR,
+    SYMMETRIES,
+    WARMUP,
+    Model,
+    UNet,
+    atomic_write,
+    dihedral,
+)
+from .claims import ABOVE, CLAIMS, NEGLIGIBLE, between, judged
+from .runs import COUNTS, ORIGINAL, STUDIES, shown_runs
+from .statistics import difference, varies_more, verdict
+from .tables import PUBLISHED, write_tables
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.axes import Axes
@@ -21,16 +36,33 @@ if TYPE_CHECKING:  # matplotlib is imported where figures are
 
 HERE = Path(__file__).parent
 COLUMN = 3.35  # inches: the width of a column of the report
+PAGE = 6.95  # of both
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 1.5)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
-OPTIONAL = ("bench", "changes")
-BARS = ("path", "changes")  # studies of many settings, whose curves would hide each other
+OPTIONAL = ("skewed_loss", "parts", "changes")  # studies without which the report says less
+CURVES = {  # the original's questions, and what each asks
+    "models": "network",
+    "learning_rate": "learning rate of Adam",
+    "batch_size": "pairs a batch",
+    "activation": "activation",
+    "loss": "loss",
+    "initialisation": "initialisation",
+}
 SPOKEN = {  # settings whose names the report says in more words
     "none": "ours, unchanged",
     "Muon × 2.5": f"Muon's rate × 2.5 (ours: {MUON_FACTOR})",
     "Muon × 10": f"Muon's rate × 10 (ours: {MUON_FACTOR})",
     "weights averaged (0.98)": "weights averaged, decay 0.98",
+}
+SET = {  # what the report says of how things were set
+    "learning_rate": LEARNING_RATE,
+    "muon": MUON_FACTOR,
+    "batch_size": BATCH_SIZE,
+    "warmup": WARMUP,
+    "original_batch_size": ORIGINAL["batch_size"],
+    "negligible": NEGLIGIBLE,
+    "counts": COUNTS,
 }
 
 Runs = list[dict[str, Any]]
@@ -39,9 +71,9 @@ Runs = list[dict[str, Any]]
 def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     """Write the report as PDF and print where it is. Nothing is trained.
 
-    results: folder with what `study`, `bench`, `robustness` and `demo` have kept, the lines that `pretrain`
-        printed, and `published.json`. Without `bench`'s or the study `changes`, which take an hour each, what
-        they would say is left out.
+    results: folder with what `study`, `bench`, `robustness`, `cbsd68`, `evaluate` and `demo` have kept, the
+        lines that `pretrain` printed, and `published.json`. Without `bench`'s, or a study of `OPTIONAL`, what
+        they would say is left out. Of each study, the runs are those of `shown_runs`.
     pages: Markdown files, such as README.md, whose tables are written anew.
     Raises `FileNotFoundError` or `ValueError` where some of it is missing, `ModuleNotFoundError` where typst
     or matplotlib is. The PDF's keywords are a hash of the results, by which one that is out of date is known.
@@ -49,26 +81,9 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     import typst
     from matplotlib import rc_context
 
-    left_out = {name for name in OPTIONAL if not any(results.glob(f"{name}.json*"))}
-    studies = {name: _settings(results, name) for name in STUDIES if name not in left_out}
-    network = UNet()
-    content = {
-        "studies": {
-            name: _compared({SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()})
-            for name, settings in studies.items()
-        },
-        **{name: _json(results / f"{name}.json") for name in ("noises", "published")},
-        "bench": None if "bench" in left_out else _json(results / "bench.json"),
-        "weights": [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()],
-        "network": _shape(network),
-        "set": {
-            "learning_rate": LEARNING_RATE,
-            "muon": MUON_FACTOR,
-            "batch_size": BATCH_SIZE,
-            "warmup": WARMUP,
-            "original_batch_size": ORIGINAL["batch_size"],
-        },
-    }
+    studies = dict(_studies(results))
+    network = _pretrained()
+    content = _content(results, studies, network)
     pictures = _whole(results / "pictures.png")
     text = json.dumps(content, ensure_ascii=False).encode()
     content["digest"] = hashlib.sha256(text + pictures).hexdigest()
@@ -76,9 +91,10 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         build = Path(folder)
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
-        for name, settings in studies.items():
-            figure = bars(_scores(name, content)) if name in BARS else curves(settings)
-            figure.savefig(build / f"{name}.svg")
+        curves(studies).savefig(build / "curves.svg")
+        bars(_path(content)).savefig(build / "path.svg")
+        if content["changes"]:
+            forest(content["changes"]).savefig(build / "changes.svg")
         architecture(network).savefig(build / "architecture.svg")
         (build / "pictures.png").write_bytes(pictures)
         pdf = typst.compile(build / "report.typ")
@@ -88,22 +104,112 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     print(out.resolve())
 
 
-def _settings(results: Path, name: str) -> dict[str, Runs]:
-    """The runs of each setting of a study, in the order of its table."""
-    runs = read_runs(results, name)
-    settings = {label: [run for run in runs if run["setting"] == label] for label in STUDIES[name]}
-    if missing := [label for label, found in settings.items() if not found]:
-        raise ValueError(
-            f"{results / name}.jsonl holds no run of: {', '.join(missing)}; "
-            f"make them: python -m Miniproject_1 study {name} --data DATA"
-        )
-    budgets = {(run["pairs"], run["epochs"]) for run in runs}
-    seeds = {tuple(sorted(run["seed"] for run in found)) for found in settings.values()}
-    if len(budgets) > 1 or len(seeds) > 1:
-        raise ValueError(
-            f"{results / name}.jsonl: runs of different pairs, epochs or seeds cannot be compared"
-        )
-    return settings
+def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
+    """Each study that is shown, with the runs of each of its settings, in the order of its table."""
+    for name, table in STUDIES.items():
+        if settings := shown_runs(results, name):
+            yield name, settings
+        elif name not in OPTIONAL:
+            raise ValueError(
+                f"{results / name}.jsonl holds no runs of the same pairs, epochs and seed for all of: "
+                f"{', '.join(table)}; make them: python -m Miniproject_1 study {name} --data DATA"
+            )
+
+
+def _content(results: Path, studies: dict[str, dict[str, Runs]], network: UNet) -> dict[str, Any]:
+    """All that `report.typ` reads."""
+    bench = results / "bench.json"
+    weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
+    content = {name: _json(results / f"{name}.json") for name in ("noises", "published", "cbsd68", "shots")}
+    return content | {
+        "bench": _json(bench) if bench.exists() else None,
+        "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
+        "published_photographs": PUBLISHED,
+        "network": _shape(network),
+        "filter": _filter(network).tolist(),
+        "set": SET,
+        "studies": {
+            name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
+            for name, settings in studies.items()
+        },
+        "claims": [judged(claim, studies[claim.study]) for claim in CLAIMS],
+        "steps": _steps(studies["path"], last="batches of 32"),
+        "parts": _steps(studies["parts"]) if "parts" in studies else [],
+        "changes": _changes(studies["changes"]) if "changes" in studies else [],
+        "differences": _differences(studies),
+        "equal_updates": [_equal_updates(studies["batch_size"], *each) for each in ((50, 100), (100, 200))],
+        "less_stable": _less_stable(studies["initialisation"]),
+    }
+
+
+def _steps(settings: dict[str, Runs], last: str = "") -> list[dict[str, Any]]:
+    """What each setting is above the one before it, up to `last`."""
+    names = list(settings)
+    names = names[: names.index(last) + 1] if last else names
+    return [{"name": name, **between(settings[name], settings[before])} for before, name in pairwise(names)]
+
+
+def _changes(settings: dict[str, Runs]) -> list[dict[str, Any]]:
+    """What each change is above none, from the best to the worst, and how many times the seconds it takes.
+
+    verdict: on the claim that it is better.
+    """
+    seconds = {label: min(run["seconds"][-1] for run in runs) for label, runs in settings.items()}
+    changes = []
+    for label, runs in settings.items():
+        if label != "none":
+            found = between(runs, settings["none"])
+            cost = seconds[label] / seconds["none"]
+            name = SPOKEN.get(label, label)
+            changes.append({"name": name, "cost": cost, "verdict": verdict(found, *ABOVE), **found})
+    return sorted(changes, key=lambda change: -change["size"])
+
+
+def _differences(studies: dict[str, dict[str, Runs]]) -> dict[str, dict[str, Any]]:
+    """Those that the text speaks of."""
+    path, loss = studies["path"], studies["loss"]
+    found = {
+        "bfloat16": between(path["bfloat16, channels-last"], path["original"]),
+        "path": between(path["batches of 32"], path["original"]),
+        "clean": between(path["clean targets"], path["logarithmic loss"]),
+        "loss": between(loss["L2"], loss["L1"]),
+    }
+    if "skewed_loss" in studies:
+        found["skewed_loss"] = between(studies["skewed_loss"]["L2"], studies["skewed_loss"]["L1"])
+    return {name: {"verdict": verdict(each, *ABOVE), **each} for name, each in found.items()}
+
+
+def _equal_updates(settings: dict[str, Runs], small: int, large: int) -> dict[str, Any] | None:
+    """Batches of two sizes, one twice the other, after the same number of updates: none after one epoch."""
+    smaller, larger = settings[str(small)], settings[str(large)]
+    epochs = larger[0]["epochs"] // 2
+    if not epochs:
+        return None
+    found = difference(
+        [run["psnr"][epochs - 1] for run in smaller], [run["psnr"][2 * epochs - 1] for run in larger]
+    )
+    return {"small": small, "large": large, "updates": smaller[0]["pairs"] * epochs / small, **found}
+
+
+def _less_stable(settings: dict[str, Runs]) -> str:
+    """Which of Xavier and Kaiming spreads more over the seeds; empty where that does not show."""
+    xavier, kaiming = ([run["psnr"][-1] for run in settings[name]] for name in ("Xavier", "Kaiming"))
+    if varies_more(xavier, kaiming):
+        return "Xavier"
+    return "Kaiming" if varies_more(kaiming, xavier) else ""
+
+
+def _pretrained() -> UNet:
+    model = Model("cpu")
+    model.load_pretrained_model()
+    return model.network
+
+
+def _filter(network: UNet) -> Tensor:
+    """Of the first convolution's stored filters, what turning changes most: 3×3, the mean over colours."""
+    filters = network.head.weight.detach().mean(1)
+    orientations = torch.stack([dihedral(filters, way) for way in range(SYMMETRIES)])
+    return filters[orientations.var(0).sum((1, 2)).argmax()]
 
 
 def _whole(path: Path) -> bytes:
@@ -128,15 +234,16 @@ def _summary(runs: Runs) -> dict[str, Any]:
 
     The seconds are those of the fastest run: what else a machine does only ever adds to them.
     """
-    runs = sorted(runs, key=lambda run: run["seed"])  # `each` of two settings are compared seed by seed
     epochs = [
-        {"each": list(scores), "mean": statistics.mean(scores), "deviation": _deviation(scores)}
+        {"mean": statistics.mean(scores), "deviation": _deviation(scores)}
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
     seconds = [run["seconds"][-1] for run in runs]
     return {
         "after": epochs,
         **epochs[-1],
+        "lowest": min(run["psnr"][-1] for run in runs),
+        "highest": max(run["psnr"][-1] for run in runs),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": min(seconds),
         "slowest": max(seconds),
@@ -145,66 +252,57 @@ def _summary(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _compared(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The summaries with their names, and with what may be said of each beside each other one.
-
-    At the end, and after each epoch that both have.
-    """
-    for label, one in settings.items():
-        one["name"] = label
-        one.update(_beside(one, settings))
-        for epoch, scores in enumerate(one["after"]):
-            reached = {
-                name: other["after"][epoch] for name, other in settings.items() if epoch < len(other["after"])
-            }
-            scores.update(_beside(scores, reached))
-    return settings
-
-
-def _beside(one: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "above": {name: difference(one["each"], other["each"]) for name, other in others.items()},
-        "varies_more": {name: varies_more(one["each"], other["each"]) for name, other in others.items()},
-    }
-
-
 def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0
 
 
-def curves(settings: dict[str, Runs]) -> Figure:
-    """PSNR against epoch: a line a setting, the mean over seeds, in a band of their standard deviation."""
-    figure, axes = _figure(0.84)
-    for index, (label, runs) in enumerate(settings.items()):
-        after = _summary(runs)["after"]
-        epochs = range(1, len(after) + 1)
-        mean, spread = ([each[key] for each in after] for key in ("mean", "deviation"))
-        colour = _colour(index, len(settings))
-        axes.plot(
-            epochs,
-            mean,
-            color=colour,
-            linestyle=LINES[index % len(LINES)],
-            marker=MARKS[index % len(MARKS)],
-            markersize=3,
-            linewidth=1.2,
-            label=label,
+def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
+    """PSNR against epoch, a panel a question of the original's, all on the same axes.
+
+    A line a setting: the mean over seeds, in a band of their standard deviation.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    means = []
+    for axes, (name, title) in zip(panels.flat, CURVES.items(), strict=True):
+        for index, (label, runs) in enumerate(studies[name].items()):
+            after = _summary(runs)["after"]
+            means += [each["mean"] for each in after]
+            _curve(axes, after, label, index, len(studies[name]))
+        axes.set_title(title, fontsize=7.5, pad=3)
+        axes.spines[["top", "right"]].set_visible(False)
+        # Beside the lines, wherever they go, and with strokes long enough to be told apart.
+        axes.legend(
+            loc="center left", bbox_to_anchor=(1, 0.5), fontsize=6, frameon=False, handlelength=3, borderpad=0
         )
-        low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("PSNR, dB")
-    axes.locator_params(axis="x", integer=True)
-    # Beside the lines, wherever they go, and with strokes long enough to be told apart.
-    figure.legend(loc="outside right center", fontsize=6.5, frameon=False, handlelength=3)
+    # What fails to learn would press all others together: it may leave the panel.
+    low, high = sorted(means)[len(means) // 12], max(means)
+    panels[0, 0].set_ylim(low, high + 0.1 * (high - low))
+    panels[0, 0].set_xticks(range(1, max(_epochs(studies[name]) for name in CURVES) + 1))
+    figure.supxlabel("epoch", fontsize=7.5)
+    figure.supylabel("PSNR, dB", fontsize=7.5)
     return figure
 
 
-def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `bars` shows: changes from the best to the worst; of the path, also where it goes on to."""
-    scores = content["studies"][study]
-    if study == "changes":
-        return dict(sorted(scores.items(), key=lambda item: -item[1]["mean"]))
+def _epochs(settings: dict[str, Runs]) -> int:
+    return max(len(run["psnr"]) for runs in settings.values() for run in runs)
+
+
+def _curve(axes: Axes, after: list[dict[str, float]], label: str, index: int, count: int) -> None:
+    epochs = range(1, len(after) + 1)
+    mean, spread = ([each[key] for each in after] for key in ("mean", "deviation"))
+    colour = _colour(index, count)
+    style: dict[str, Any] = {"linestyle": LINES[index % len(LINES)], "marker": MARKS[index % len(MARKS)]}
+    axes.plot(epochs, mean, color=colour, label=label, markersize=2.5, linewidth=1.1, **style)
+    low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
+    axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _path(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `bars` shows of the path: its settings, and where it goes on to."""
+    scores = content["studies"]["path"]
     own = [run for run in content["weights"] if run["parameters"] == content["network"]["parameters"]]
     runs = {
         f"bestmodel.pth, run {number}": {
@@ -215,6 +313,23 @@ def _scores(study: str, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for number, run in enumerate(own, 1)
     }
     return scores | runs
+
+
+def forest(changes: list[dict[str, Any]]) -> Figure:
+    """What each change is worth: a point, its 95 % interval and its number."""
+    figure, axes = _figure(0.4 + 0.097 * len(changes))
+    rows = range(len(changes))
+    sizes, limits = ([each[key] for each in changes] for key in ("size", "limit"))
+    axes.axvline(0, color="0.6", linewidth=0.8)
+    style: dict[str, Any] = {"color": "black", "markersize": 3, "linewidth": 0.9, "capsize": 1.5}
+    axes.errorbar(sizes, rows, xerr=limits, fmt="o", **style)
+    for row, change in zip(rows, changes, strict=True):
+        number = f"{change['size']:+z.2f}".replace("-", "−")
+        axes.text(1.01, row, number, va="center", fontsize=6.5, transform=axes.get_yaxis_transform())
+    axes.set_yticks(rows, [each["name"] for each in changes], fontsize=6.5)
+    axes.set_ylim(len(changes) - 0.4, -0.6)
+    axes.set_xlabel("difference to the unchanged, dB")
+    return figure
 
 
 def bars(scores: dict[str, dict[str, Any]]) -> Figure:
@@ -239,11 +354,21 @@ def bars(scores: dict[str, dict[str, Any]]) -> Figure:
 
 
 def architecture(network: UNet) -> Figure:
-    """The network as boxes: a box a stage with its blocks and channels, a row a level, from left to right."""
+    """Left the network as boxes, a row a level; right one stored filter and the eight that are made of it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE, 0.25 + 0.45 * len(network.down) + 0.45), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    _boxes(left, network)
+    _orientations(right, _filter(network))
+    return figure
+
+
+def _boxes(axes: Axes, network: UNet) -> None:
+    """A box a stage with its blocks and channels, from left to right."""
     widths, blocks, _ = _shape(network).values()
     bottom = len(widths) - 1
     last = 2 * bottom + 2
-    figure, axes = _figure(0.15 + 0.45 * len(widths))
     axes.set_axis_off()
     axes.set_xlim(-0.4, last + 0.4)
     axes.set_ylim(-bottom - 0.4, 0.4)
@@ -269,7 +394,29 @@ def architecture(network: UNet) -> Figure:
         arrow(place, place + 1)
     for level in range(bottom):
         arrow(1 + level, last - 1 - level, ":")
-    return figure
+
+
+def _orientations(axes: Axes, kernel: Tensor) -> None:
+    """The stored filter, and beside it the rows of its eight orientations."""
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    bound = kernel.abs().max().item()
+
+    def show(picture: Tensor, left: float, bottom: float, side: float) -> None:
+        place = (left, left + side, bottom, bottom + side)
+        axes.imshow(picture, cmap="gray", vmin=-bound, vmax=bound, extent=place)
+        axes.add_patch(Rectangle((left, bottom), side, side, fill=False, linewidth=0.7))
+
+    from matplotlib.patches import Rectangle
+
+    show(kernel, 0, 0.35, 1.5)
+    axes.text(0.75, 0.2, "stored", ha="center", va="top", fontsize=6.5)
+    axes.annotate("", (2.4, 1.1), (1.65, 1.1), arrowprops={"arrowstyle": "->", "linewidth": 0.7})
+    for way in range(SYMMETRIES):
+        row, column = divmod(way, SYMMETRIES // 2)
+        show(dihedral(kernel, way), 2.6 + 1.2 * column, 1.2 - 1.2 * row, 1)
+    axes.set_xlim(-0.1, 2.6 + 1.2 * (SYMMETRIES // 2))
+    axes.set_ylim(-0.1, 2.3)
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
