@@ -77,7 +77,8 @@ class AppendixUNet(nn.Module):
         self.decoder += [convolutions(48 + 48, 96, 96)]
         self.tail = nn.Conv2d(32, 3, 3, padding=1)
         if residual:
-            nn.init.zeros_(self.tail.weight)
+            for weight in self.tail.parameters():
+                nn.init.zeros_(weight)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images / 255 - 0.5
