@@ -1,7 +1,8 @@
 # make demo: see it work. make test: check that it does; make quick: what of it takes less than a minute. make
 # report: report.pdf and the tables of README and docs from the kept results. All set up what they need in .venv.
 # make oldest: the wheel, in an environment of its own with the
-# oldest torch that it takes, first with nothing else, then with all that it can ask for; and the tests there.
+# oldest torch that it takes, first with nothing else, then with all that it can ask for but the page; and the tests
+# there. The page is left to make test: it asks for an older Pillow than the newest, which is tested here.
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := pytest --numprocesses 2 --dist loadfile
@@ -13,6 +14,7 @@ OLDEST_TORCH := $(shell sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/\1/p' py
 demo: .venv/ready
 	$(BIN)/python test.py
 	$(BIN)/python -m Miniproject_1 demo
+	@echo "Your own pictures, in the browser: $(BIN)/python -m Miniproject_1 page"
 
 test: style
 	OMP_NUM_THREADS=1 $(BIN)/$(SUITE)
@@ -45,7 +47,7 @@ oldest:
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,test-page]'
 	touch $@
 
 clean:

@@ -38,7 +38,7 @@ def _run() -> int:
     except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         if debug:
             raise
-        remedy = "; python -m pip install '.[denoise,report]' brings all that a command can need"
+        remedy = "; python -m pip install '.[denoise,report,page]' brings all that a command can need"
         missing = isinstance(error, ModuleNotFoundError) and error.name
         text = str(error) or type(error).__name__
         print(f"python -m Miniproject_1: {text}{remedy if missing else ''}", file=sys.stderr)
@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
     demo.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
     demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
+
+    page = command("page", "others.page:page", "a page in the browser to try it on", "--device cpu")
+    _add_device(page)
 
     pairs = command(
         "pairs", "others.course:pairs", "photographs -> noisy pairs in the course's format", "photos data"

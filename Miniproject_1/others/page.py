@@ -1,0 +1,276 @@
+"""A page in the browser: a picture denoised under a slider, and two shots of a scene trained on."""
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+# Read when gradio is imported: it reports nothing, serves no tools, and no folder that the shell names.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["GRADIO_MCP_SERVER"] = "False"
+os.environ["GRADIO_ALLOWED_PATHS"] = ""
+import gradio as gr
+import numpy as np
+import torch
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from .console import INTERRUPTED, stop_signals
+from .denoise import Planes
+from .machine import PHOTOGRAPHS, load_model, new_model
+from .noises import gaussian
+from .photographs import embedded_photographs, open_photograph, pixels_of
+from .pictures import FORMATS, Picture, open_picture, upright, write_picture, write_pictures
+
+HOST = "127.0.0.1"
+MOST_BYTES = 600 * 2**20  # of an upload: 89 million pixels of three colours and 16 bits have fewer
+SHOWN = 4096  # pixels a side under the slider, at most
+EXAMPLES = {"chelsea": 25, "coffee": 50, "astronaut": 15}  # scikit-image's photographs, the noise's σ
+FULL_SIZE, COURSE, OWN = "photographs.pth", "bestmodel.pth", "a file of your own"
+PROGRESS = gr.Progress(track_tqdm=True)  # shows the bars that `Planes` and `Model.predict` have
+ABOUT = """# Noise2Noise
+A denoiser that learned from noisy pictures alone. Your files stay on this computer.
+Drag the line between noisy and denoised; the wheel, or two fingers, zoom to the pixels."""
+
+
+def page(*, device: str | None = None) -> None:
+    """Open a page on which pictures are denoised and two shots of a scene trained on.
+
+    It is there until Ctrl-C or SIGTERM, and only this computer can reach it. What is uploaded and made lies
+    in a temporary folder, which is removed at the end. Raises `ValueError` for a device that is none here.
+    """
+    with stop_signals() as stopped, served(device) as url:
+        print(f"{url} is open in the browser; Ctrl-C ends it", flush=True)
+        webbrowser.open(url)
+        while not stopped:
+            time.sleep(0.1)
+
+
+@contextmanager
+def served(device: str | None = None) -> Iterator[str]:
+    """Within, the page is there; gives its address."""
+    new_model(device)
+    with TemporaryDirectory(prefix="miniproject-1-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = folder
+        work = Work(Path(folder), device)
+        blocks = _blocks(work)
+        # Another site's name may lead here too: such a site could then read what is on the page.
+        guard = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        options: dict[str, Any] = {"run_history": False, "footer_links": [], "prevent_thread_lock": True}
+        options |= {"theme": gr.themes.Default(font="sans-serif", font_mono="monospace")}  # else from the web
+        options |= {"max_file_size": MOST_BYTES, "app_kwargs": {"middleware": [guard]}}
+        _, url, _ = blocks.launch(server_name=HOST, share=False, quiet=True, **options)
+        try:
+            yield url
+        finally:
+            for stopped in work.stopped.values():
+                stopped.append(1)
+            blocks.close(verbose=False)
+
+
+class Work:
+    """What the page's buttons do, one thing at a time, in files below `folder`.
+
+    stopped: for each visitor, a list that gets an element where the work is to stop.
+    """
+
+    def __init__(self, folder: Path, device: str | None) -> None:
+        self.folder, self.device = folder, device
+        self.stopped: dict[str | None, list[int]] = {}
+
+    def denoise(
+        self,
+        picture: str | None,
+        clean: str | None,
+        weights: str,
+        own: str | None,
+        strength: float,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> tuple[list[np.ndarray], str, str]:
+        """(noisy and denoised as they are shown, what there is to say, the file), as `denoise` has them."""
+        stopped = self.stopped[request.session_hash] = []
+        with self._errors_shown():
+            if not picture or (weights == OWN and not own):
+                raise ValueError("drop a file with weights first" if picture else "drop a picture first")
+            path = {FULL_SIZE: PHOTOGRAPHS, COURSE: None}.get(weights, Path(own or ""))
+            model, source, reference = load_model(path, self.device), Path(picture), clean and Path(clean)
+            if reference:
+                with open_picture(reference):
+                    pass  # refuses one that is too large
+            target = Path(mkdtemp(dir=self.folder)) / f"{source.stem}.denoised{source.suffix}"
+            with open_picture(source) as file:
+                planes = Planes(model, [file], target, reference or None, strength, stopped)
+                write_pictures(file, iter(planes), target)
+            shown = [upright(each, planes.first[0].bounds) for each in planes.first]
+            return [_middle(each) for each in shown], self._told(planes, shown[0].shape), str(target)
+
+    def _told(self, planes: Planes, shape: tuple[int, ...]) -> str:
+        lines = [planes.noise()]
+        try:
+            lines += [planes.score()] if planes.reference else []
+        except Exception as error:  # whatever is wrong with the clean picture, there is an answer
+            lines.append(self._words(error))
+        if max(shape) > SHOWN:
+            lines.append(f"the middle of {shape[1]}×{shape[0]} pixels is shown; the file has all")
+        return "\n".join(lines + planes.messages())
+
+    def train(
+        self, first: str | None, second: str | None, epochs: float, request: gr.Request
+    ) -> Iterator[tuple[str, str | None, str | None]]:
+        """(what `train` prints, its curve, the model's file once it is done), twice a second."""
+        stopped = self.stopped[request.session_hash] = []
+        with self._errors_shown():
+            if not first or not second:
+                raise ValueError("drop two shots of one scene first")
+            place = Path(mkdtemp(dir=self.folder))
+            out, log, curve = place / "model.pth", place / "log.txt", place / "model.png"
+            for name, shot in (("first", first), ("second", second)):
+                (place / name).mkdir()
+                shutil.copy(shot, place / name / f"scene{Path(shot).suffix}")
+            command = [sys.executable, "-m", str(__package__).partition(".")[0], "train"]
+            command += [
+                str(place / "first"),
+                str(place / "second"),
+                "-o",
+                str(out),
+                "--epochs",
+                f"{epochs:.0f}",
+            ]
+            command += ["--device", self.device] if self.device else []
+            with log.open("w") as file, _running(command, file) as process:
+                while process.poll() is None and not stopped:
+                    yield log.read_text(), str(curve) if curve.exists() else None, None
+                    time.sleep(0.5)
+            printed, interrupted, _ = log.read_text().partition(INTERRUPTED)
+            if not out.exists():
+                raise ValueError("stopped before its first step" if stopped else printed.splitlines()[-1])
+            printed += "stopped: the model is what it was then" if interrupted else ""
+            yield printed, str(curve) if curve.exists() else None, str(out)
+
+    def stop(self, request: gr.Request) -> None:
+        """End the visitor's own work; what is trained so far stays."""
+        self.stopped.get(request.session_hash, []).append(1)
+
+    @contextmanager
+    def _errors_shown(self) -> Iterator[None]:
+        """Within, whatever goes wrong becomes a message on the page."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            words = "stopped" if isinstance(error, KeyboardInterrupt) else self._words(error)
+            raise gr.Error(html.escape(words), duration=30, print_exception=False) from error
+
+    def _words(self, error: Exception) -> str:
+        """The error's, without the folders that only this page knows of."""
+        words = re.sub(rf"{re.escape(str(self.folder))}/\w+/(first/|second/)?", "", str(error))
+        return words.replace("--clean", "clean picture") or type(error).__name__
+
+
+@contextmanager
+def _running(command: list[str], log: Any) -> Iterator[subprocess.Popen]:
+    """Within, the command runs; at the end it is asked to stop, as by Ctrl-C, where it still does."""
+    quiet = os.environ | {"TQDM_DISABLE": "1"}
+    with subprocess.Popen(command, stdout=log, stderr=log, env=quiet) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (length - SHOWN) // 2) for length in pixels.shape[:2])
+    return pixels[top : top + SHOWN, left : left + SHOWN]
+
+
+def _examples(folder: Path) -> list[list[str]]:
+    """Two noisy shots and the clean picture of each."""
+    generator, photographs = torch.Generator().manual_seed(0), embedded_photographs()
+    files = []
+    for name, sigma in EXAMPLES.items():
+        clean = pixels_of(open_photograph(next(path for path in photographs if path.stem == name)))
+        shots = [gaussian(clean, sigma, generator) for _ in range(2)]
+        paths = [folder / f"{name}_{each}.png" for each in ("first", "second", "clean")]
+        for path, pixels in zip(paths, [*shots, clean], strict=True):
+            write_picture(Picture(pixels.permute(1, 2, 0).numpy(), None, {}), path)
+        files.append([str(path) for path in paths])
+    return files
+
+
+def _blocks(work: Work) -> gr.Blocks:
+    examples = _examples(work.folder / "examples")
+    with gr.Blocks(title="Noise2Noise", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as blocks:
+        gr.Markdown(ABOUT)
+        with gr.Tab("Denoise a picture"), gr.Row():
+            _picture_tab(work, [[shot, clean] for shot, _, clean in examples])
+        with gr.Tab("Train on two shots"), gr.Row():
+            _shots_tab(work, [shots[:2] for shots in examples])
+        blocks.unload(work.stop)
+    return blocks
+
+
+def _picture_tab(work: Work, examples: list[list[str]]) -> None:
+    with gr.Column(scale=1):
+        given = [_upload("Noisy picture"), _upload("Clean picture, to compare with (optional)")]
+        shown = _shown(examples, given)
+        weights = gr.Radio([FULL_SIZE, COURSE, OWN], value=FULL_SIZE, label="Weights")
+        own = gr.File(label="Your weights, as train writes them", height=140, visible=False)
+        strength = gr.Slider(0, 1, 1, step=0.05, label="Strength: how much of the noise goes")
+        start = gr.Button("Denoise", variant="primary")
+        gr.Button("Stop").click(work.stop, queue=False)
+    with gr.Column(scale=2):
+        results = _results()
+    weights.change(lambda chosen: gr.File(visible=chosen == OWN), weights, own, show_progress="hidden")
+    options: dict[str, Any] = {"concurrency_id": "work", "show_progress_on": results[0]}
+    for event in (given[0].upload, start.click, shown.load_input_event.success):
+        event(work.denoise, [*given, weights, own, strength], results, **options)
+
+
+def _shots_tab(work: Work, examples: list[list[str]]) -> None:
+    with gr.Column(scale=1):
+        shots = [_upload("First shot"), _upload("Second shot: nothing moved, same settings")]
+        _shown(examples, shots)
+        epochs = gr.Slider(1, 30, 8, step=1, label="Epochs, from photographs.pth on")
+        start = gr.Button("Train", variant="primary")
+        gr.Button("Stop").click(work.stop, queue=False)
+        log = gr.Textbox(label="What train prints", lines=4, max_lines=12, interactive=False)
+    with gr.Column(scale=2):
+        curve = gr.Image(label="Curve", height=300, interactive=False)
+        results = _results()
+        model = _made("The model: for the other tab, or denoise --weights")
+    options: dict[str, Any] = {"concurrency_id": "work"}
+    trained = start.click(work.train, [*shots, epochs], [log, curve, model], show_progress_on=log, **options)
+    same = [shots[0], gr.State(None), gr.State(OWN), model, gr.State(1)]
+    trained.success(work.denoise, same, results, show_progress_on=results[0], **options)
+
+
+def _results() -> list[Any]:
+    """The slider, what there is to say, and the file."""
+    slider = gr.ImageSlider(label="Noisy | denoised", format="png")
+    line = gr.Slider(0, 100, 50, step=1, label="Dividing line, for the keyboard")
+    line.input(lambda at: gr.ImageSlider(slider_position=at), line, slider, show_progress="hidden")
+    told = gr.Textbox(label="Noise and quality", lines=2, interactive=False)
+    return [slider, told, _made("The whole file, in its own type and depth")]
+
+
+def _upload(label: str) -> gr.File:
+    return gr.File(label=label, file_types=list(FORMATS), height=140)
+
+
+def _made(label: str) -> gr.File:
+    return gr.File(label=label, interactive=False, height=100)
+
+
+def _shown(examples: list[list[str]], fields: list[gr.File]) -> gr.Examples:
+    names = [f"{name}, σ {sigma}" for name, sigma in EXAMPLES.items()]
+    return gr.Examples(examples, fields, label="Examples, noise added", example_labels=names)

@@ -1,0 +1,282 @@
+"""The page, in a real browser."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from conftest import ROOT, start
+from PIL import Image, ImageCms
+
+from Miniproject_1.others.noises import gaussian
+from Miniproject_1.others.pictures import Picture, write_picture
+
+# Asked for without an import: gradio takes seconds, and would change tqdm for all other tests.
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="no gradio")
+BROWSERS = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+BROWSER = next(BROWSERS, None) if find_spec("playwright") else None
+MOST_BYTES = 400_000
+COMMAND = f"""import sys, Miniproject_1.others.page as page; page.MOST_BYTES = {MOST_BYTES}
+from Miniproject_1.__main__ import main; sys.argv[1:] = ["page", "--device", "cpu"]; sys.exit(main())"""
+IN_THE_END = 120_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """(its address, where it keeps its files, what it has complained of); it leaves nothing behind."""
+    folder = tmp_path_factory.mktemp("page")
+    # Settings of a shell must open nothing; and no browser of the user's opens.
+    loose = {"BROWSER": "true", "TMPDIR": str(folder), "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/"}
+    loose |= {"GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
+    told = tmp_path_factory.mktemp("told") / "stderr"
+    with told.open("w") as errors:
+        process = start("-c", COMMAND, env=os.environ | loose, stderr=errors)
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("http://127.0.0.1:"), told.read_text()
+        yield line.split()[0], folder, told
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not BROWSER:
+        pytest.skip("no browser, or no playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        options = [] if os.geteuid() else ["--no-sandbox"]  # which root has none of
+        yield driver.chromium.launch(executable_path=BROWSER, args=options)
+
+
+@pytest.fixture
+def tab(page, browser):
+    """The page in the browser; it may ask for nothing from elsewhere."""
+    asked, context = [], browser.new_context()
+    tab = context.new_page()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(page[0])
+    tab.get_by_role("button", name="Denoise", exact=True).wait_for()
+    yield tab
+    context.close()
+    here = urlsplit(page[0]).netloc
+    assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} == {here}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A real photograph: noisy JPEG and TIFF of 16 bits with what describes them; clean; two small shots."""
+    folder = tmp_path_factory.mktemp("pictures")
+    clean = torch.from_numpy(skimage.data.chelsea()[60:180, 100:250].copy()).permute(2, 0, 1)
+    generator = torch.Generator().manual_seed(0)
+    noisy = gaussian(clean, 25, generator).permute(1, 2, 0).numpy()
+    exif = Image.Exif()
+    exif[274] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(noisy).save(folder / "a cat & more.jpg", quality=95, icc_profile=profile, exif=exif)
+    deep = noisy.astype(np.uint16) * 200 + np.random.default_rng(0).integers(0, 99, noisy.shape, np.uint16)
+    write_picture(Picture(deep, None, {"icc_profile": profile}), folder / "deep.tif")
+    deep_clean = clean.permute(1, 2, 0).numpy().astype(np.uint16) * 200
+    write_picture(Picture(deep_clean, None, {}), folder / "clean.tif")
+    for name in ("first", "second"):
+        shot = gaussian(clean[:, 40:60, 40:60], 25, generator).permute(1, 2, 0).numpy()
+        Image.fromarray(shot).save(folder / f"{name}.png")
+    return folder
+
+
+def upload(tab, label, path):
+    """Drop a file where the label says."""
+    field = tab.locator(".block:visible", has=tab.get_by_text(label, exact=True)).last
+    field.locator("input[type=file]").set_input_files(path)
+    field.get_by_role("link").wait_for()
+
+
+def download(tab, label):
+    """The bytes of the file that is offered under the label."""
+    link = tab.locator(".block:visible", has=tab.get_by_text(label, exact=True)).last.get_by_role("link")
+    link.wait_for(timeout=IN_THE_END)
+    with tab.expect_download() as file:
+        link.click()
+    return file.value
+
+
+@pytest.fixture
+def command(run_here):
+    """The command `denoise`; gives what it printed."""
+
+    def command(*arguments):
+        code, told = run_here("denoise", "--device", "cpu", *arguments)
+        assert code == 0, told.err
+        return told.out
+
+    return command
+
+
+def told(tab):
+    return tab.get_by_label("Noise and quality").locator("visible=true").input_value()
+
+
+def message(tab):
+    """The message that comes up, which is then put away."""
+    toast = tab.get_by_test_id("toast-body")
+    toast.wait_for(timeout=IN_THE_END)
+    text = toast.inner_text()
+    tab.get_by_test_id("toast-close").click()
+    toast.wait_for(state="detached")
+    return text
+
+
+WHOLE = "The whole file, in its own type and depth"
+MODEL = "The model: for the other tab, or denoise --weights"
+
+
+def test_a_picture_comes_back_as_denoise_writes_it(tab, pictures, tmp_path, command):
+    upload(tab, "Noisy picture", pictures / "a cat & more.jpg")
+    file = download(tab, WHOLE)
+    said = command(pictures / "a cat & more.jpg", "-o", tmp_path / "cat.jpg")
+    assert file.path().read_bytes() == (tmp_path / "cat.jpg").read_bytes()
+    assert file.suggested_filename.endswith(".denoised.jpg")
+    assert told(tab) and f": {told(tab)}\n" in said
+    noisy, denoised = tab.get_by_test_id("imageslider-image").all()
+    for each in (noisy, denoised):
+        assert each.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [120, 150]  # upright
+    assert noisy.get_attribute("src") != denoised.get_attribute("src")
+
+
+def test_weights_strength_and_clean_picture_do_what_the_options_do(tab, pictures, tmp_path, command):
+    upload(tab, "Clean picture, to compare with (optional)", pictures / "clean.tif")
+    tab.get_by_label("bestmodel.pth").check()
+    tab.get_by_role("spinbutton", name="Strength").fill("0.5")
+    tab.get_by_role("spinbutton", name="Strength").press("Tab")
+    upload(tab, "Noisy picture", pictures / "deep.tif")
+    file = download(tab, WHOLE)
+    options = ("--strength", 0.5, "--weights", ROOT / "Miniproject_1" / "bestmodel.pth")
+    said = command(pictures / "deep.tif", "-o", tmp_path, "--clean", pictures / "clean.tif", *options)
+    assert file.path().read_bytes() == (tmp_path / "deep.tif").read_bytes()
+    lines = told(tab).splitlines()
+    assert len(lines) == 2 and lines[1].startswith("PSNR") and all(line in said for line in lines)
+
+
+def test_what_denoise_refuses_is_a_message(tab, page, pictures, tmp_path, canary):
+    hostile, executed = canary
+    torch.save(hostile, tmp_path / "hostile.pth")
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    Image.new("1", (10_000, 9_999)).save(tmp_path / "bomb.png")
+    tab.get_by_role("button", name="Denoise", exact=True).click()
+    assert "drop a picture" in message(tab)
+    for name, words in (("no.png", "no.png: cannot identify"), ("bomb.png", "bomb.png: 10000×9999 pixels")):
+        upload(tab, "Noisy picture", tmp_path / name)
+        said = message(tab)
+        assert words in said and str(page[1]) not in said
+        tab.get_by_role("button", name="Clear").first.click()
+    tab.get_by_label("a file of your own").check()
+    upload(tab, "Your weights, as train writes them", tmp_path / "hostile.pth")
+    upload(tab, "Noisy picture", pictures / "first.png")
+    assert "hostile.pth: cannot be read" in message(tab)
+    assert not executed.exists()
+    tab.get_by_label("photographs.pth").check()
+    upload(tab, "Clean picture, to compare with (optional)", tmp_path / "bomb.png")
+    tab.get_by_role("button", name="Denoise", exact=True).click()
+    assert "bomb.png" in message(tab)
+    assert "Traceback" not in page[2].read_text()
+
+
+def test_two_shots_train_a_model_until_it_is_stopped(tab, pictures, tmp_path, command):
+    tab.get_by_role("tab", name="Train").click()
+    upload(tab, "First shot", pictures / "first.png")
+    upload(tab, "Second shot: nothing moved, same settings", pictures / "second.png")
+    tab.get_by_role("spinbutton", name="Epochs").fill("30")
+    tab.get_by_role("spinbutton", name="Epochs").press("Tab")
+    tab.get_by_role("button", name="Train", exact=True).click()
+    tab.get_by_alt_text("").locator("visible=true").first.wait_for(timeout=IN_THE_END)  # the curve
+    tab.get_by_role("button", name="Stop").click()
+    model, file = download(tab, MODEL), download(tab, WHOLE)
+    log = tab.get_by_label("What train prints").input_value()
+    assert "epoch   1/30" in log and "epoch  30/30" not in log
+    assert log.endswith("stopped: the model is what it was then")
+    shutil.copy(model.path(), tmp_path / "model.pth")
+    command(pictures / "first.png", "-o", tmp_path, "--weights", tmp_path / "model.pth")
+    assert file.path().read_bytes() == (tmp_path / "first.png").read_bytes()
+    command(pictures / "first.png", "-o", tmp_path / "untrained.png")
+    assert file.path().read_bytes() != (tmp_path / "untrained.png").read_bytes()
+
+
+def test_the_keyboard_moves_the_line_and_a_phone_shows_all(tab, pictures):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    upload(tab, "Noisy picture", pictures / "first.png")
+    download(tab, WHOLE)
+    line = tab.get_by_test_id("slider").locator("visible=true")
+    before = line.bounding_box()["x"]
+    tab.get_by_role("slider", name="Dividing line").press("ArrowLeft")
+    for _ in range(20):
+        tab.keyboard.press("ArrowLeft")
+    tab.wait_for_function(
+        "([was]) => document.querySelector('[data-testid=slider]').getBoundingClientRect().x < was - 20",
+        arg=[before],
+    )
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    colours = []
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.reload()
+        tab.get_by_role("button", name="Denoise", exact=True).wait_for()
+        colours.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours[0] != colours[1]
+
+
+def ask(url, **options):
+    """(status, bytes) of an answer."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def posted(url, content):
+    """(status, bytes) of the answer to an upload of these bytes."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return ask(f"{url}gradio_api/upload", data=head + content + b"\r\n--x--\r\n", headers=kind)
+
+
+def test_only_what_was_uploaded_can_be_read(page, tmp_path):
+    url, folder, _ = page
+    status, answer = posted(url, b"uploaded")
+    (uploaded,) = json.loads(answer)
+    assert status == 200
+    assert uploaded.startswith(str(folder))
+    assert ask(f"{url}gradio_api/file={uploaded}") == (200, b"uploaded")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    up = "../" * 20
+    out = (f"{uploaded}/{up}{secret}", f"{up}{secret}", "../README.md", "README.md", "/etc/passwd")
+    for path in (secret, ROOT / "README.md", *out):
+        for route in ("gradio_api/file=", "gradio_api/file/", "static/", "assets/", "svelte/"):
+            for way in (str(path), quote(str(path), safe=""), str(path).replace("../", "..%2f")):
+                status, answer = ask(f"{url}{route}{way}")
+                assert status >= 400 and answer != b"secret", (route, way)
+
+
+def test_only_this_computer_gets_in_and_nothing_too_large(page):
+    url, *_ = page
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", urlsplit(url).port)):
+        pass  # which a server for everybody answers too
+    assert ask(url)[0] == 200
+    assert ask(url, headers={"Host": "example.com"})[0] == 400  # a name that was made to lead here
+    assert posted(url, b"x" * (MOST_BYTES - 1_000))[0] == 200
+    assert posted(url, b"x" * (MOST_BYTES + 1_000))[0] == 413
+    settings = json.loads(ask(f"{url}config")[1])
+    assert not settings["analytics_enabled"] and not settings["footer_links"]
