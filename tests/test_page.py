@@ -27,7 +27,7 @@ BROWSER = next(BROWSERS, None) if find_spec("playwright") else None
 MOST_BYTES = 400_000
 COMMAND = f"""import sys, Miniproject_1.others.page as page; page.MOST_BYTES = {MOST_BYTES}
 from Miniproject_1.__main__ import main; sys.argv[1:] = ["page", "--device", "cpu"]; sys.exit(main())"""
-IN_THE_END = 120_000  # milliseconds
+IN_THE_END = 300_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
