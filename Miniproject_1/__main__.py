@@ -14,6 +14,7 @@ from pkgutil import resolve_name
 from .others.console import INTERRUPTED, consoles, quick_exit
 
 RESULTS = Path(__file__).parent / "others" / "study" / "results"
+Command = Callable[[str, str, str, str], argparse.ArgumentParser]
 DATA_HELP = "folder with the course's train_data.pkl and val_data.pkl"
 
 
@@ -63,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         parser.set_defaults(run=run)
         return parser
 
+    for add in (_add_pictures, _add_course, _add_study):
+        add(command)
+    return parser
+
+
+def _add_pictures(command: Command) -> None:
+    """Pictures of one's own."""
     denoise = command(
         "denoise", "others.denoise:denoise", "denoise picture files", "holiday/*.jpg -o denoised"
     )
@@ -99,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(denoise, "photographs.pth")
 
+    page = command("page", "others.page:page", "a page in the browser to try it on", "--device cpu")
+    _add_device(page)
+
     train = command(
         "train",
         "others.train:train",
@@ -122,32 +133,27 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--numbers", metavar="FILE", type=Path, help="for the means, as JSON")
     _add_model(evaluate, "bestmodel.pth")
 
-    robustness = command(
-        "robustness",
-        "others.robustness:robustness",
-        "PSNR under the course's noise and others",
-        "data --photos photos",
+    shots = command(
+        "shots",
+        "others.shots:write_shots",
+        "photographs -> two noisy shots of each, to try train on",
+        "shots --sigma 25",
     )
-    robustness.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
-    robustness.add_argument(
-        "--photos",
-        type=Path,
-        help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
-        "holds out",
-    )
-    robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    robustness.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-    robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
-    _add_model(robustness, "bestmodel.pth")
+    shots.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
+    shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
+    noise = shots.add_mutually_exclusive_group()
+    noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
+    noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
+    shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
 
     demo = command("demo", "others.demo:demo", "a before/after picture of real photographs", "--out demo.png")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
     demo.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
     demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
 
-    page = command("page", "others.page:page", "a page in the browser to try it on", "--device cpu")
-    _add_device(page)
 
+def _add_course(command: Command) -> None:
+    """The course's data, and the weights."""
     pairs = command(
         "pairs", "others.course:pairs", "photographs -> noisy pairs in the course's format", "photos data"
     )
@@ -184,19 +190,6 @@ def _parser() -> argparse.ArgumentParser:
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
 
-    shots = command(
-        "shots",
-        "others.shots:write_shots",
-        "photographs -> two noisy shots of each, to try train on",
-        "shots --sigma 25",
-    )
-    shots.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
-    shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
-    noise = shots.add_mutually_exclusive_group()
-    noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
-    noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
-    shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-
     pretrain = command(
         "pretrain",
         "others.train:train",
@@ -215,24 +208,6 @@ def _parser() -> argparse.ArgumentParser:
         "--simulate",
         action="store_true",
         help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",
-    )
-
-    bench = command(
-        "bench", "others.study.bench:bench", "speed and memory on this machine", "data --out bench.json"
-    )
-    bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
-    bench.add_argument(
-        "parts",
-        metavar="PART",
-        nargs="*",
-        help="training, prediction, photographs, scenes, epoch, busy, target, memory (default: all)",
-    )
-    bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
-    bench.add_argument(
-        "--epochs",
-        type=_whole_number(0),
-        default=10,
-        help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
     )
 
     distill = command(
@@ -255,6 +230,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_device(distill)
 
+    robustness = command(
+        "robustness",
+        "others.robustness:robustness",
+        "PSNR under the course's noise and others",
+        "data --photos photos",
+    )
+    robustness.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    robustness.add_argument(
+        "--photos",
+        type=Path,
+        help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
+        "holds out",
+    )
+    robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
+    robustness.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
+    robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
+    _add_model(robustness, "bestmodel.pth")
+
     photographs = command(
         "cbsd68",
         "others.study.cbsd68:cbsd68",
@@ -265,6 +258,27 @@ def _parser() -> argparse.ArgumentParser:
     photographs.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
     photographs.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
     _add_model(photographs, "bestmodel.pth")
+
+
+def _add_study(command: Command) -> None:
+    """Speed, and the report."""
+    bench = command(
+        "bench", "others.study.bench:bench", "speed and memory on this machine", "data --out bench.json"
+    )
+    bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
+    bench.add_argument(
+        "parts",
+        metavar="PART",
+        nargs="*",
+        help="training, prediction, photographs, scenes, epoch, busy, target, memory (default: all)",
+    )
+    bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
+    bench.add_argument(
+        "--epochs",
+        type=_whole_number(0),
+        default=10,
+        help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
+    )
 
     study = command(
         "study",
@@ -294,7 +308,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
     report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
-    return parser
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
