@@ -257,7 +257,7 @@ def _add_course(command: Command) -> None:
     photographs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of CBSD68's originals")
     photographs.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
     photographs.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
-    _add_model(photographs, "bestmodel.pth")
+    _add_model(photographs, "photographs.pth")
 
 
 def _add_study(command: Command) -> None:

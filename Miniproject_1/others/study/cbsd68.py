@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import apply_tool
-from ..machine import describe_machine, load_model, refuse_unwritable, write_json
+from ..machine import PHOTOGRAPHS, describe_machine, load_model, refuse_unwritable, write_json
 from ..metrics import psnr
 from ..photographs import find_photographs, in_threads, open_photograph, pixels_of
 
@@ -31,7 +31,7 @@ def cbsd68(
     bm3d: also measure BM3D (Dabov et al. 2007), which is given σ; else what `out` has of it stays.
     """
     refuse_unwritable(out)
-    model = load_model(weights, device)
+    model = load_model(weights or PHOTOGRAPHS, device)
     clean = [pixels_of(open_photograph(path)).float().unsqueeze(0) for path in find_photographs(photos)]
     kept = json.loads(out.read_text()) if out.exists() else {}
     machine = describe_machine(model.device)
