@@ -61,7 +61,8 @@ def test_bench_measures_both_ways_of_training(train_data, val_data, monkeypatch,
     monkeypatch.setattr(bench_module, "SIZES", ((40, 50), (60, 50)))
     monkeypatch.setattr(bench_module, "PLANE", 32)
     monkeypatch.setattr(bench_module, "SCENE", 64)
-    monkeypatch.setattr(sources_module, "LEAST", 32)
+    monkeypatch.setattr(sources_module, "PATCH", 16)
+    monkeypatch.setattr(sources_module, "MOST", 16)
     monkeypatch.setattr(bench_module, "TARGET", 18.5)  # this project starts above it, the original far below
     code, told = run_here("bench", tmp_path, "--out", tmp_path / "bench.json", "--epochs", 2)
     assert code == 0

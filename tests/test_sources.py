@@ -546,6 +546,23 @@ def test_a_scene_may_have_more_shots_than_files_may_be_open(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def test_shots_of_signed_bytes_keep_their_numbers_and_nan_is_named(tmp_path):
+    generator = np.random.default_rng(0)
+    folders = tmp_path / "first", tmp_path / "second"
+    for folder in folders:
+        folder.mkdir()
+        noisy = PARTS["camera"][:100, :100, 0] / 4 - 30 + 5 * generator.standard_normal((100, 100))
+        np.save(folder / "camera.npy", noisy.round().astype(np.int8))
+    a, b = Scenes(*folders, seed=0)[0]
+    first, second = (np.load(folder / "camera.npy").astype(float) for folder in folders)
+    scale = 255 / (first.max() - first.min())
+    assert (a - b).std().item() == pytest.approx(scale * (first - second).std(), rel=0.05)
+    second[7, 7] = np.nan
+    np.save(folders[1] / "camera.npy", second)
+    with pytest.raises(ValueError, match=r"second.camera\.npy: NaN"):
+        Scenes(*folders, seed=0)
+
+
 def test_names_that_only_look_like_shots_are_refused(tmp_path):
     """A camera's numbers, in one folder: pictures of different scenes."""
     for number, part in enumerate(PARTS.values()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 CLIPPED = 0.05  # of the values, from which on noise that is clipped spoils the estimate
 BRIGHTNESS = 0.02  # of the noise's variance, from which on a difference in brightness spoils it
 SHARED, VISIBLE = 0.3, 5  # correlation of two shots' noise that shows, where it is of so many grey levels
-BLOCK = 8  # pixels a side
+BLOCK = 8  # pixels a side over which noise averages out
 UNEQUAL = 0.2  # difference of two shots' noise variances, of their sum, from which on they count as unequal
 
 
@@ -57,8 +57,8 @@ def noise_to_noise(
     the clean picture, which nobody has, is the measured one less a k-th of what the two differ by.
     Both errors are means over all pixels of all shots of all scenes: over one small
     picture, the difference of two such numbers would say little; where chance makes it negative, the
-    estimate is NaN. It is too high where noise is clipped at black or white, which takes its zero mean, and
-    where the shots differ by more than noise: shifted, or exposed differently.
+    estimate is NaN. It is too high where noise is clipped at black or white, which takes its zero mean, where
+    the shots differ by more than noise: shifted, or exposed differently, and where they share some of it.
     """
     error = noise = count = 0.0
     for shots in scenes:
