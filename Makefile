@@ -2,7 +2,7 @@
 # report: report.pdf and the tables of README and docs from the kept results. All set up what they need in .venv.
 # make oldest: the wheel, in an environment of its own with the
 # oldest torch that it takes, first with nothing else, then with all that it can ask for but the page; and the tests
-# there. The page is left to make test: it asks for an older Pillow than the newest, which is tested here.
+# there. The page is left to make test: gradio asks for an older Pillow, and here the newest is tested.
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := pytest --numprocesses 2 --dist loadfile

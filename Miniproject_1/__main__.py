@@ -39,7 +39,7 @@ def _run() -> int:
     except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         if debug:
             raise
-        remedy = "; python -m pip install '.[denoise,report,page]' brings all that a command can need"
+        remedy = "; python -m pip install '.[bench,denoise,page,report]' brings all that a command can need"
         missing = isinstance(error, ModuleNotFoundError) and error.name
         text = str(error) or type(error).__name__
         print(f"python -m Miniproject_1: {text}{remedy if missing else ''}", file=sys.stderr)
@@ -284,7 +284,7 @@ def _add_study(command: Command) -> None:
         "study",
         "others.study.runs:study",
         "compare networks and settings; goes on where it stopped",
-        "path --data data --pairs 25600",
+        "path --data data --epochs 5 --seeds 5",
     )
     study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
     study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)

@@ -166,8 +166,8 @@ def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_
     assert f"weight {best:g}" in capsys.readouterr().out
 
 
-COMMANDS = ["denoise", "train", "evaluate", "robustness", "demo", "page", "pairs", "shots", "pretrain"]
-COMMANDS += ["bench", "distill", "cbsd68", "study", "report"]
+COMMANDS = ["denoise", "page", "train", "evaluate", "shots", "demo"]
+COMMANDS += ["pairs", "pretrain", "distill", "robustness", "cbsd68", "bench", "study", "report"]
 
 
 def test_help_names_every_command():

@@ -94,7 +94,8 @@ def test_a_larger_budget_takes_over_once_it_is_complete(data, tmp_path, monkeypa
     assert shown() == [[(2, 0), (2, 1), (2, 2)]] * 2
     large = lines()
     assert len(large) == 6 and not set(small) & set(large)
-    study(["two"], data, epochs=1, seeds=1, **few)  # a smaller one never replaces it
+    with pytest.raises(ValueError, match="64 × 1 would be dropped"):
+        study(["two"], data, epochs=1, seeds=1, **few)
     assert shown() == [[(2, 0), (2, 1), (2, 2)]] * 2 and lines() == large
     # Of a sweep for more seeds that was stopped, those count that every setting has.
     more = json.loads(large[0]) | {"seed": 3}

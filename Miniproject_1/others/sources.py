@@ -282,15 +282,16 @@ def match(*folders: Path, skipped: Counter[str] | None = None) -> dict[str, tupl
     named = [by_name(folder, skipped) for folder in folders]
     if len(folders) == 1 and _are_stacks(named[0].values()):
         return {name: (path,) for name, path in named[0].items()}
-    found = [(name, path) for each in named for name, path in each.items()]
     keys: list[Callable[[str], str]] = [str, _unnumbered] if len(folders) > 1 else [_unnumbered, _parent]
     for key in keys:
-        scenes = defaultdict(list)
-        for name, path in found:
-            scenes[key(name)].append(path)
+        scenes, places = defaultdict(list), defaultdict(list)
+        for place, files in enumerate(named):
+            for name, path in files.items():
+                scenes[key(name)].append(path)
+                places[key(name)].append(place)
         # Of several folders, each gives one shot of a scene; of a single one, those beside folders are none.
-        most = len(folders) if len(folders) > 1 else len(found)
-        if "" not in scenes and all(2 <= len(paths) <= most for paths in scenes.values()):
+        once = len(folders) == 1 or all(len(set(each)) == len(each) for each in places.values())
+        if "" not in scenes and once and all(len(paths) >= 2 for paths in scenes.values()):
             return {name: tuple(paths) for name, paths in scenes.items()}
     raise ValueError(_unmatched(folders, named))
 

@@ -264,7 +264,7 @@ def _scenes(folders: list[Path], seed: int, rank: int) -> Scenes:
             estimate = noise_to_noise(lambda noisy: noisy, scenes.held_out)[1]
             print(f"the noisy shots themselves: clean, estimated {estimate:.3f} dB", flush=True)
             for doubt in doubts(scenes.held_out):
-                print(f"warning: {doubt}: the estimate may be too high", file=sys.stderr)
+                print(f"warning: {doubt}: the estimate is not to be relied on", file=sys.stderr)
     return scenes
 
 

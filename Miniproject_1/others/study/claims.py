@@ -48,7 +48,7 @@ CLAIMS = (
 
 
 def judged(claim: Claim, settings: Mapping[str, Runs]) -> dict[str, Any]:
-    """The claim's text, what `difference` finds between its settings' runs, and the verdict.
+    """The claim's text and study, what `difference` finds between its settings' runs, and the verdict.
 
     needed: how many seeds would decide where these do not; None where they do, or no number up to a thousand
     would.
@@ -56,7 +56,7 @@ def judged(claim: Claim, settings: Mapping[str, Runs]) -> dict[str, Any]:
     found = between(settings[claim.first], settings[claim.second], claim.epoch)
     word = verdict(found, *claim.bounds)
     needed = seeds_to_decide(found, *claim.bounds) if word == "undecided" else None
-    return {"text": claim.text, "verdict": word, "needed": needed, **found}
+    return {"text": claim.text, "study": claim.study, "verdict": word, "needed": needed, **found}
 
 
 def between(first: Runs, second: Runs, epoch: int = 0) -> dict[str, Any]:

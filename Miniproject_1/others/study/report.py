@@ -27,7 +27,7 @@ from ...model import (
 )
 from .claims import ABOVE, CLAIMS, NEGLIGIBLE, between, judged
 from .runs import COUNTS, ORIGINAL, STUDIES, shown_runs
-from .statistics import difference, varies_more, verdict
+from .statistics import deviation, difference, varies_more, verdict
 from .tables import PUBLISHED, write_tables
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
@@ -235,7 +235,7 @@ def _summary(runs: Runs) -> dict[str, Any]:
     The seconds are those of the fastest run: what else a machine does only ever adds to them.
     """
     epochs = [
-        {"mean": statistics.mean(scores), "deviation": _deviation(scores)}
+        {"mean": statistics.mean(scores), "deviation": deviation(scores)}
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
     seconds = [run["seconds"][-1] for run in runs]
@@ -250,10 +250,6 @@ def _summary(runs: Runs) -> dict[str, Any]:
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
         "seeds": len(runs),
     }
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0
 
 
 def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
@@ -341,7 +337,7 @@ def bars(scores: dict[str, dict[str, Any]]) -> Figure:
     error = {"linewidth": 0.8, "capsize": 1.5}
     axes.barh(range(len(scores)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
     axes.plot(rotations, range(len(scores)), "D", color="black", markersize=2.5)
-    low = min(mean - deviation for mean, deviation in zip(means, deviations, strict=True))
+    low = min(mean - spread for mean, spread in zip(means, deviations, strict=True))
     high = max(means + rotations)
     # Room for each bar's number, left of what its seeds spread over.
     axes.set_xlim(low - 0.25 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)

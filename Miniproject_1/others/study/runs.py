@@ -195,12 +195,10 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     there is not run again, nor one that stands in another study's file under another name: two sweeps of
     different studies can work side by side. At the end, what stands there of smaller budgets than
     `shown_runs` takes is dropped.
-    Raises `ValueError` for a name that is none.
+    Raises `ValueError` for a name that is none, and for a budget smaller than what stands there.
     """
     names = names or list(STUDIES)
-    for name in names:
-        if name not in STUDIES:
-            raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
+    _check_asked(names, pairs, epochs, results)
     sources = {(each.file, each.noise) for name in names for each in STUDIES[name].values()}
     images = {source: _images(*source, data, pairs) for source in sources}
     budget = {"pairs": pairs, "epochs": epochs}
@@ -227,6 +225,18 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
         print(f"{name}: {label}, seed {seed}: {score:.3f} dB, with rotations {rotated:.3f}, {seconds:.0f} s")
     for name in names:
         _drop_smaller(results, name)
+
+
+def _check_asked(names: list[str], pairs: int, epochs: int, results: Path) -> None:
+    for name in names:
+        if name not in STUDIES:
+            raise ValueError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
+        shown = next(iter(shown_runs(results, name).values()), [{"pairs": 0, "epochs": 0}])[0]
+        if pairs * epochs < _size(shown):
+            raise ValueError(
+                f"{results / name}.jsonl has runs of {shown['pairs']:,} pairs × {shown['epochs']}: "
+                f"{pairs:,} × {epochs} would be dropped beside them; --results names another folder"
+            )
 
 
 def _images(

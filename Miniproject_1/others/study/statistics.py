@@ -23,13 +23,13 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any
     differences = [a - b for a, b in zip(first, second, strict=True)]
     runs = len(differences)
     size, known = mean(differences), runs > 1
-    deviation = stdev(differences) if known else 0.0
-    limit = float(_quantile(runs)) * deviation / math.sqrt(runs) if known else 0.0
+    spread = deviation(differences)
+    limit = float(_quantile(runs)) * spread / math.sqrt(runs) if known else 0.0
     agree = min(differences) > 0 or max(differences) < 0
     return {
         "size": size,
         "limit": limit,
-        "deviation": deviation,
+        "deviation": spread,
         "seeds": runs,
         "agree": agree,
         "known": known,
@@ -55,20 +55,25 @@ def seeds_to_decide(found: dict[str, Any], low: float, high: float) -> int | Non
     If the true difference and spread are those that were found: by the noncentral t distribution. None where
     one run says nothing of the spread, and beyond `MOST`, as where the difference is right at a bound.
     """
-    size, deviation = found["size"], found["deviation"]
-    if not deviation:
+    size, spread = found["size"], found["deviation"]
+    if not spread:
         return None
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     if not low < size < high:  # to contradict, only the nearer bound has to be outside of the interval
         bounds = [min(bounds, key=lambda bound: abs(size - bound))]
 
     def power(seeds: int) -> float:
-        distances = (abs(size - bound) / deviation * math.sqrt(seeds) for bound in bounds)
+        distances = (abs(size - bound) / spread * math.sqrt(seeds) for bound in bounds)
         return 1 - sum(float(stats.nct.cdf(_quantile(seeds), seeds - 1, each)) for each in distances)
 
     numbers = range(2, MOST + 1)
     index = bisect_left(numbers, POWER, key=power)
     return numbers[index] if index < len(numbers) else None
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation; 0 of a single value."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...model import atomic_write
 from .runs import shown_runs
+from .statistics import deviation
 
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 IMAGES = "validation images in the course's format"
@@ -70,7 +71,7 @@ def path(results: Path) -> str:
     rows = []
     for name, runs in shown_runs(results, "path").items():
         scores = [run["psnr"][-1] for run in runs]
-        spread = f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}"
+        spread = f"{statistics.mean(scores):.2f} ± {deviation(scores):.2f}"
         rows.append([name, spread, f"{min(run['seconds'][-1] for run in runs):.0f}"])
         budget = f"{runs[0]['pairs']:,} pairs × {runs[0]['epochs']}, {len(runs)} seeds"
     header = [f"{budget}; each line adds one step to the one above", "mean PSNR ± standard deviation", "s"]
@@ -150,6 +151,13 @@ def photographs(results: Path) -> str:
     return _table(["megapixels", "denoised by", "s on 2 CPU cores"], rows)
 
 
+def scenes(results: Path) -> str:
+    measured = _read(results, "bench.json").get("scenes", {"psnr": {}, "seconds": 0})
+    rows = [[name, f"{score:.2f}"] for name, score in measured["psnr"].items()]
+    return _table([f"trained for {measured['seconds']:.0f} s; another photograph", "PSNR"], rows)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    each.__name__: each for each in (headline, noises, path, speed, weights, shots, cbsd68, photographs)
+    each.__name__: each
+    for each in (headline, noises, path, speed, weights, shots, cbsd68, photographs, scenes)
 }
