@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from urllib.parse import quote, urlsplit
 
@@ -26,28 +29,63 @@ BROWSERS = filter(None, map(shutil.which, ("chromium", "chromium-browser", "goog
 BROWSER = next(BROWSERS, None) if find_spec("playwright") else None
 MOST_BYTES = 400_000
 COMMAND = f"""import sys, Miniproject_1.others.page as page; page.MOST_BYTES = {MOST_BYTES}
+import Miniproject_1.others.denoise as denoise; denoise.PIXELS_AT_ONCE = 1  # many bands
 from Miniproject_1.__main__ import main; sys.argv[1:] = ["page", "--device", "cpu"]; sys.exit(main())"""
 IN_THE_END = 300_000  # milliseconds, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """(its address, where it keeps its files, what it has complained of); it leaves nothing behind."""
-    folder = tmp_path_factory.mktemp("page")
-    # Settings of a shell must open nothing; and no browser of the user's opens.
-    loose = {"BROWSER": "true", "TMPDIR": str(folder), "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/"}
+def until(holds):
+    """Wait for it, at most a minute."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_there(group):
+    """Whether any process of the group is."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def opened(folder, ended_by):
+    """Within, a page is there; gives (its address, where it keeps its files, what it has complained of).
+
+    The signal ends it, and all that it started; it leaves no file behind.
+    """
+    # Settings of a shell must open nothing, a proxy must not stand between, nor a browser hold up the page.
+    blocks = "sh -c 'while kill -0 $PPID 2>/dev/null; do sleep 1; done' %s"
+    loose = {"BROWSER": blocks, "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/"}
     loose |= {"GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
-    told = tmp_path_factory.mktemp("told") / "stderr"
+    loose |= dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    files, told = folder / "page", folder / "told"
+    files.mkdir()
     with told.open("w") as errors:
-        process = start("-c", COMMAND, env=os.environ | loose, stderr=errors)
+        environment = os.environ | loose | {"TMPDIR": str(files)}
+        process = start("-c", COMMAND, env=environment, stderr=errors, start_new_session=True)
     try:
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), told.read_text()
-        yield line.split()[0], folder, told
+        yield line.split()[0].removesuffix(":"), files, told
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    assert not [path for path in folder.rglob("*") if path.is_file()]
+        process.send_signal(ended_by)
+        try:
+            assert process.wait(60) == 0
+            until(lambda: not is_there(process.pid))
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert not [path for path in files.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with opened(tmp_path_factory.mktemp("page"), signal.SIGINT) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +129,9 @@ def pictures(tmp_path_factory):
     deep_clean = clean.permute(1, 2, 0).numpy().astype(np.uint16) * 200
     write_picture(Picture(deep_clean, None, {}), folder / "clean.tif")
     for name in ("first", "second"):
-        shot = gaussian(clean[:, 40:60, 40:60], 25, generator).permute(1, 2, 0).numpy()
+        shot = gaussian(clean[:, 40:80, 40:80], 25, generator).permute(1, 2, 0).numpy()
         Image.fromarray(shot).save(folder / f"{name}.png")
+    Image.fromarray(np.zeros((40 * 512, 64), np.uint8)).save(folder / "large.png")
     return folder
 
 
@@ -193,14 +232,20 @@ def test_what_denoise_refuses_is_a_message(tab, page, pictures, tmp_path, canary
     assert "Traceback" not in page[2].read_text()
 
 
-def test_two_shots_train_a_model_until_it_is_stopped(tab, pictures, tmp_path, command):
+def train(tab, first, second):
+    """Start a training on two shots."""
     tab.get_by_role("tab", name="Train").click()
-    upload(tab, "First shot", pictures / "first.png")
-    upload(tab, "Second shot: nothing moved, same settings", pictures / "second.png")
+    upload(tab, "First shot", first)
+    upload(tab, "Second shot: nothing moved, same settings", second)
     tab.get_by_role("spinbutton", name="Epochs").fill("30")
     tab.get_by_role("spinbutton", name="Epochs").press("Tab")
     tab.get_by_role("button", name="Train", exact=True).click()
-    tab.get_by_alt_text("").locator("visible=true").first.wait_for(timeout=IN_THE_END)  # the curve
+
+
+def test_two_shots_train_a_model_until_it_is_stopped(tab, pictures, tmp_path, command):
+    train(tab, pictures / "first.png", pictures / "second.png")
+    curve = tab.locator(".block:visible", has=tab.get_by_text("Curve", exact=True)).last
+    curve.locator("img").wait_for(timeout=IN_THE_END)
     tab.get_by_role("button", name="Stop").click()
     model, file = download(tab, MODEL), download(tab, WHOLE)
     log = tab.get_by_label("What train prints").input_value()
@@ -213,19 +258,64 @@ def test_two_shots_train_a_model_until_it_is_stopped(tab, pictures, tmp_path, co
     assert file.path().read_bytes() != (tmp_path / "untrained.png").read_bytes()
 
 
+def test_the_shot_that_is_wrong_is_named(tab, pictures, tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    train(tab, pictures / "first.png", tmp_path / "no.png")
+    said = message(tab)
+    assert "second shot: cannot identify" in said
+
+
+def test_how_far_it_is_and_stop_also_for_what_waits(tab, page, browser, pictures):
+    upload(tab, "Noisy picture", pictures / "large.png")
+    progress = tab.get_by_text(re.compile(r"\b[1-9]\d?(\.\d)?%")).locator("visible=true").first
+    progress.wait_for(timeout=IN_THE_END)
+    with browser.new_context() as another:
+        waits = another.new_page()
+        waits.goto(page[0])
+        upload(waits, "Noisy picture", pictures / "first.png")
+        waits.get_by_text("queue: ").first.wait_for(timeout=IN_THE_END)
+        waits.get_by_role("button", name="Stop").click()
+        assert progress.is_visible()  # which is another visitor's
+        tab.get_by_role("button", name="Stop").click()
+        assert "stopped" in message(tab)
+        assert "stopped" in message(waits)
+        waits.get_by_role("button", name="Denoise", exact=True).click()
+        download(waits, WHOLE)
+        assert list(page[1].rglob("first.denoised.png"))
+    until(lambda: not list(page[1].rglob("first.denoised.png")))  # nothing is kept for nobody
+
+
+def test_an_end_while_it_trains_leaves_nothing(browser, pictures, tmp_path):
+    with opened(tmp_path, signal.SIGHUP) as (url, *_), browser.new_context() as context:
+        tab = context.new_page()
+        tab.goto(url)
+        train(tab, pictures / "first.png", pictures / "second.png")
+        until(lambda: "photographs.pth" in tab.get_by_label("What train prints").input_value())
+
+
+def line_at(tab, percent):
+    """Wait until the line divides the picture there."""
+    tab.wait_for_function(
+        """([percent]) => {
+            const middle = (box) => box.x + box.width / 2;
+            const [line, picture] = ["slider", "imageslider-image"].map(
+                (name) => document.querySelector(`[data-testid=${name}]`).getBoundingClientRect());
+            return Math.abs((middle(line) - picture.x) / picture.width - percent / 100) < 0.03;
+        }""",
+        arg=[percent],
+        timeout=IN_THE_END,
+    )
+
+
 def test_the_keyboard_moves_the_line_and_a_phone_shows_all(tab, pictures):
     tab.set_viewport_size({"width": 390, "height": 844})
     upload(tab, "Noisy picture", pictures / "first.png")
     download(tab, WHOLE)
-    line = tab.get_by_test_id("slider").locator("visible=true")
-    before = line.bounding_box()["x"]
+    line_at(tab, 50)
     tab.get_by_role("slider", name="Dividing line").press("ArrowLeft")
     for _ in range(20):
         tab.keyboard.press("ArrowLeft")
-    tab.wait_for_function(
-        "([was]) => document.querySelector('[data-testid=slider]').getBoundingClientRect().x < was - 20",
-        arg=[before],
-    )
+    line_at(tab, 29)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     colours = []
     for scheme in ("light", "dark"):
@@ -245,11 +335,11 @@ def ask(url, **options):
         return error.code, error.read()
 
 
-def posted(url, content):
+def posted(url, content, headers=None):
     """(status, bytes) of the answer to an upload of these bytes."""
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    return ask(f"{url}gradio_api/upload", data=head + content + b"\r\n--x--\r\n", headers=kind)
+    headers = {"Content-Type": "multipart/form-data; boundary=x"} | (headers or {})
+    return ask(f"{url}gradio_api/upload", data=head + content + b"\r\n--x--\r\n", headers=headers)
 
 
 def test_only_what_was_uploaded_can_be_read(page, tmp_path):
@@ -276,6 +366,9 @@ def test_only_this_computer_gets_in_and_nothing_too_large(page):
         pass  # which a server for everybody answers too
     assert ask(url)[0] == 200
     assert ask(url, headers={"Host": "example.com"})[0] == 400  # a name that was made to lead here
+    for origin in ("http://example.com", "http://127.0.0.1:1", "null"):
+        assert posted(url, b"x", {"Origin": origin})[0] == 403
+    assert posted(url, b"x", {"Origin": url.rstrip("/")})[0] == 200
     assert posted(url, b"x" * (MOST_BYTES - 1_000))[0] == 200
     assert posted(url, b"x" * (MOST_BYTES + 1_000))[0] == 413
     settings = json.loads(ask(f"{url}config")[1])

@@ -4,6 +4,7 @@ import html
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from threading import Thread
 from typing import Any
 
 # Read when gradio is imported: it reports nothing, serves no tools, and no folder that the shell names.
@@ -22,8 +24,11 @@ os.environ["GRADIO_ALLOWED_PATHS"] = ""
 import gradio as gr
 import numpy as np
 import torch
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .console import INTERRUPTED, stop_signals
 from .denoise import Planes
@@ -46,14 +51,19 @@ Drag the line between noisy and denoised; the wheel, or two fingers, zoom to the
 def page(*, device: str | None = None) -> None:
     """Open a page on which pictures are denoised and two shots of a scene trained on.
 
-    It is there until Ctrl-C or SIGTERM, and only this computer can reach it. What is uploaded and made lies
-    in a temporary folder, which is removed at the end. Raises `ValueError` for a device that is none here.
+    It is there until Ctrl-C, SIGTERM or the terminal's end, and only this computer can reach it. What is
+    uploaded and made lies in a temporary folder, which is removed at the end. Raises `ValueError` for a
+    device that is none here.
     """
-    with stop_signals() as stopped, served(device) as url:
-        print(f"{url} is open in the browser; Ctrl-C ends it", flush=True)
-        webbrowser.open(url)
-        while not stopped:
-            time.sleep(0.1)
+    with stop_signals() as stopped:
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # no nohup
+            signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        with served(device) as url:
+            print(f"{url}: the page; Ctrl-C ends it", flush=True)
+            # Beside this: a browser in the terminal would only come back when it is left.
+            Thread(target=webbrowser.open, args=[url], daemon=True).start()
+            while not stopped:
+                time.sleep(0.1)
 
 
 @contextmanager
@@ -62,31 +72,83 @@ def served(device: str | None = None) -> Iterator[str]:
     new_model(device)
     with TemporaryDirectory(prefix="miniproject-1-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = folder
-        work = Work(Path(folder), device)
-        blocks = _blocks(work)
+        # As it starts, the page asks itself something, which is no matter for a proxy.
+        others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{others},{HOST},localhost"
+        tabs = Work(Path(folder), device), Work(Path(folder), device)
+        blocks = _blocks(*tabs)
         # Another site's name may lead here too: such a site could then read what is on the page.
-        guard = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_own)]
         options: dict[str, Any] = {"run_history": False, "footer_links": [], "prevent_thread_lock": True}
         options |= {"theme": gr.themes.Default(font="sans-serif", font_mono="monospace")}  # else from the web
-        options |= {"max_file_size": MOST_BYTES, "app_kwargs": {"middleware": [guard]}}
+        options |= {"max_file_size": MOST_BYTES, "app_kwargs": {"middleware": guards}}
         _, url, _ = blocks.launch(server_name=HOST, share=False, quiet=True, **options)
         try:
             yield url
         finally:
-            for stopped in work.stopped.values():
-                stopped.append(1)
-            blocks.close(verbose=False)
+            try:
+                for work in tabs:
+                    work.end()
+            finally:
+                blocks.close(verbose=False)
+
+
+def _own(app: ASGIApp) -> ASGIApp:
+    """`app`, but for what another site's page asks of it: that could fill the disk."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        here = f"http://{headers.get('host')}"
+        if headers.get("origin", here) == here:
+            await app(scope, receive, send)
+        else:
+            await PlainTextResponse("another site's request", 403)(scope, receive, send)
+
+    return answer
 
 
 class Work:
-    """What the page's buttons do, one thing at a time, in files below `folder`.
+    """What the buttons of one tab do, in files below `folder`.
 
-    stopped: for each visitor, a list that gets an element where the work is to stop.
+    visits: for each visitor, a list that gets an element where the work is to stop, and where its files lie;
+    running: as many elements as there are works being done.
     """
 
     def __init__(self, folder: Path, device: str | None) -> None:
         self.folder, self.device = folder, device
-        self.stopped: dict[str | None, list[int]] = {}
+        self.visits: dict[str | None, tuple[list[int], Path]] = {}
+        self.running: list[int] = []
+
+    def begin(self, request: gr.Request) -> None:
+        """Before any work, and before it waits for its turn: what the visitor's last work was is stopped."""
+        visit = self.visits.get(request.session_hash)
+        stopped, folder = visit or ([], Path(mkdtemp(dir=self.folder)))
+        stopped.append(1)
+        self.visits[request.session_hash] = [], folder
+
+    def stop(self, request: gr.Request) -> None:
+        """End the visitor's work, also what still waits for another's; what is trained so far stays."""
+        if visit := self.visits.get(request.session_hash):
+            visit[0].append(1)
+
+    def leave(self, request: gr.Request) -> None:
+        """The visitor is gone: nothing is worked on, and nothing kept, for nobody."""
+        if visit := self.visits.pop(request.session_hash, None):
+            visit[0].append(1)
+            shutil.rmtree(visit[1], ignore_errors=True)  # all else of it goes when the page ends
+
+    def end(self) -> None:
+        """End all work, and wait until it has: it could still write files."""
+        while self.visits:
+            self.visits.popitem()[1][0].append(1)
+        while self.running:
+            time.sleep(0.1)
+
+    def _visit(self, request: gr.Request) -> tuple[list[int], Path]:
+        """(what says that this work is to stop, a new folder for it)."""
+        if not (visit := self.visits.get(request.session_hash)) or visit[0]:
+            raise KeyboardInterrupt
+        return visit[0], Path(mkdtemp(dir=visit[1]))
 
     def denoise(
         self,
@@ -99,8 +161,8 @@ class Work:
         progress: gr.Progress = PROGRESS,
     ) -> tuple[list[np.ndarray], str, str]:
         """(noisy and denoised as they are shown, what there is to say, the file), as `denoise` has them."""
-        stopped = self.stopped[request.session_hash] = []
         with self._errors_shown():
+            stopped, place = self._visit(request)
             if not picture or (weights == OWN and not own):
                 raise ValueError("drop a file with weights first" if picture else "drop a picture first")
             path = {FULL_SIZE: PHOTOGRAPHS, COURSE: None}.get(weights, Path(own or ""))
@@ -108,73 +170,73 @@ class Work:
             if reference:
                 with open_picture(reference):
                     pass  # refuses one that is too large
-            target = Path(mkdtemp(dir=self.folder)) / f"{source.stem}.denoised{source.suffix}"
+            target = place / f"{source.stem}.denoised{source.suffix}"
             with open_picture(source) as file:
                 planes = Planes(model, [file], target, reference or None, strength, stopped)
                 write_pictures(file, iter(planes), target)
-            shown = [upright(each, planes.first[0].bounds) for each in planes.first]
-            return [_middle(each) for each in shown], self._told(planes, shown[0].shape), str(target)
+            bounds = planes.first[0].bounds  # the whole picture's
+            return [upright(_middle(each), bounds) for each in planes.first], self._told(planes), str(target)
 
-    def _told(self, planes: Planes, shape: tuple[int, ...]) -> str:
+    def _told(self, planes: Planes) -> str:
         lines = [planes.noise()]
         try:
             lines += [planes.score()] if planes.reference else []
         except Exception as error:  # whatever is wrong with the clean picture, there is an answer
             lines.append(self._words(error))
-        if max(shape) > SHOWN:
-            lines.append(f"the middle of {shape[1]}×{shape[0]} pixels is shown; the file has all")
+        if max(planes.first[0].pixels.shape) > SHOWN:
+            lines.append(f"only the middle is shown, at most {SHOWN}×{SHOWN} pixels; the file has all")
         return "\n".join(lines + planes.messages())
 
     def train(
         self, first: str | None, second: str | None, epochs: float, request: gr.Request
     ) -> Iterator[tuple[str, str | None, str | None]]:
         """(what `train` prints, its curve, the model's file once it is done), twice a second."""
-        stopped = self.stopped[request.session_hash] = []
         with self._errors_shown():
+            stopped, place = self._visit(request)
             if not first or not second:
                 raise ValueError("drop two shots of one scene first")
-            place = Path(mkdtemp(dir=self.folder))
             out, log, curve = place / "model.pth", place / "log.txt", place / "model.png"
+            command = [sys.executable, "-m", str(__package__).partition(".")[0], "train"]
             for name, shot in (("first", first), ("second", second)):
                 (place / name).mkdir()
                 shutil.copy(shot, place / name / f"scene{Path(shot).suffix}")
-            command = [sys.executable, "-m", str(__package__).partition(".")[0], "train"]
-            command += [
-                str(place / "first"),
-                str(place / "second"),
-                "-o",
-                str(out),
-                "--epochs",
-                f"{epochs:.0f}",
-            ]
+                command.append(str(place / name))
+            command += ["-o", str(out), "--epochs", f"{epochs:.0f}"]
             command += ["--device", self.device] if self.device else []
             with log.open("w") as file, _running(command, file) as process:
                 while process.poll() is None and not stopped:
-                    yield log.read_text(), str(curve) if curve.exists() else None, None
+                    yield self._words(log.read_text()), str(curve) if curve.exists() else None, None
                     time.sleep(0.5)
-            printed, interrupted, _ = log.read_text().partition(INTERRUPTED)
-            if not out.exists():
-                raise ValueError("stopped before its first step" if stopped else printed.splitlines()[-1])
-            printed += "stopped: the model is what it was then" if interrupted else ""
-            yield printed, str(curve) if curve.exists() else None, str(out)
-
-    def stop(self, request: gr.Request) -> None:
-        """End the visitor's own work; what is trained so far stays."""
-        self.stopped.get(request.session_hash, []).append(1)
+            printed, interrupted, _ = self._words(log.read_text()).partition(INTERRUPTED)
+            if not out.exists() and stopped:
+                raise ValueError("stopped before its first step")
+            failed = process.returncode and not interrupted
+            if not failed:
+                stopped.clear()  # what comes next is the model's answer
+                printed += "stopped: the model is what it was then" if interrupted else ""
+            files = [str(path) if path.exists() else None for path in (curve, out)]
+            yield printed, files[0], files[1]
+            if failed:
+                raise ValueError((printed.splitlines() or [f"train ended with {process.returncode}"])[-1])
 
     @contextmanager
     def _errors_shown(self) -> Iterator[None]:
         """Within, whatever goes wrong becomes a message on the page."""
+        self.running.append(1)
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
             words = "stopped" if isinstance(error, KeyboardInterrupt) else self._words(error)
             raise gr.Error(html.escape(words), duration=30, print_exception=False) from error
+        finally:
+            self.running.pop()
 
-    def _words(self, error: Exception) -> str:
-        """The error's, without the folders that only this page knows of."""
-        words = re.sub(rf"{re.escape(str(self.folder))}/\w+/(first/|second/)?", "", str(error))
-        return words.replace("--clean", "clean picture") or type(error).__name__
+    def _words(self, said: Exception | str) -> str:
+        """What was said, without the folders that only this page knows of."""
+        here = re.escape(str(self.folder))
+        words = re.sub(rf"{here}/\w+/\w+/(first|second)\b(/scene\.\w+)?", r"\1 shot", str(said))
+        words = re.sub(rf"{here}/(\w+/){{1,2}}", "", words).replace("--clean", "clean picture")
+        return words or (type(said).__name__ if isinstance(said, Exception) else "")
 
 
 @contextmanager
@@ -188,9 +250,9 @@ def _running(command: list[str], log: Any) -> Iterator[subprocess.Popen]:
             process.terminate()
 
 
-def _middle(pixels: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (length - SHOWN) // 2) for length in pixels.shape[:2])
-    return pixels[top : top + SHOWN, left : left + SHOWN]
+def _middle(picture: Picture) -> Picture:
+    top, left = (max(0, (length - SHOWN) // 2) for length in picture.pixels.shape[:2])
+    return picture._replace(pixels=picture.pixels[top : top + SHOWN, left : left + SHOWN])
 
 
 def _examples(folder: Path) -> list[list[str]]:
@@ -207,15 +269,16 @@ def _examples(folder: Path) -> list[list[str]]:
     return files
 
 
-def _blocks(work: Work) -> gr.Blocks:
-    examples = _examples(work.folder / "examples")
+def _blocks(first: Work, second: Work) -> gr.Blocks:
+    examples = _examples(first.folder / "examples")
     with gr.Blocks(title="Noise2Noise", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as blocks:
         gr.Markdown(ABOUT)
         with gr.Tab("Denoise a picture"), gr.Row():
-            _picture_tab(work, [[shot, clean] for shot, _, clean in examples])
+            _picture_tab(first, [[shot, clean] for shot, _, clean in examples])
         with gr.Tab("Train on two shots"), gr.Row():
-            _shots_tab(work, [shots[:2] for shots in examples])
-        blocks.unload(work.stop)
+            _shots_tab(second, [shots[:2] for shots in examples])
+        for work in (first, second):
+            blocks.unload(work.leave)
     return blocks
 
 
@@ -231,9 +294,10 @@ def _picture_tab(work: Work, examples: list[list[str]]) -> None:
     with gr.Column(scale=2):
         results = _results()
     weights.change(lambda chosen: gr.File(visible=chosen == OWN), weights, own, show_progress="hidden")
-    options: dict[str, Any] = {"concurrency_id": "work", "show_progress_on": results[0]}
+    chosen = [*given, weights, own, strength]
     for event in (given[0].upload, start.click, shown.load_input_event.success):
-        event(work.denoise, [*given, weights, own, strength], results, **options)
+        begun = event(work.begin, queue=False)
+        begun.success(work.denoise, chosen, results, **_queued("denoise", results[0]))
 
 
 def _shots_tab(work: Work, examples: list[list[str]]) -> None:
@@ -248,17 +312,23 @@ def _shots_tab(work: Work, examples: list[list[str]]) -> None:
         curve = gr.Image(label="Curve", height=300, interactive=False)
         results = _results()
         model = _made("The model: for the other tab, or denoise --weights")
-    options: dict[str, Any] = {"concurrency_id": "work"}
-    trained = start.click(work.train, [*shots, epochs], [log, curve, model], show_progress_on=log, **options)
+    begun = start.click(work.begin, queue=False)
+    trained = begun.success(work.train, [*shots, epochs], [log, curve, model], **_queued("train", log))
     same = [shots[0], gr.State(None), gr.State(OWN), model, gr.State(1)]
-    trained.success(work.denoise, same, results, show_progress_on=results[0], **options)
+    trained.success(work.denoise, same, results, **_queued("denoise", results[0]))
+
+
+def _queued(kind: str, place: Any) -> dict[str, Any]:
+    """Options of an event: one at a time of its kind; how far it is stands at the place."""
+    return {"concurrency_id": kind, "trigger_mode": "multiple", "show_progress_on": place}
 
 
 def _results() -> list[Any]:
     """The slider, what there is to say, and the file."""
     slider = gr.ImageSlider(label="Noisy | denoised", format="png")
     line = gr.Slider(0, 100, 50, step=1, label="Dividing line, for the keyboard")
-    line.input(lambda at: gr.ImageSlider(slider_position=at), line, slider, show_progress="hidden")
+    options: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    line.input(lambda at: gr.ImageSlider(slider_position=at), line, slider, **options)
     told = gr.Textbox(label="Noise and quality", lines=2, interactive=False)
     return [slider, told, _made("The whole file, in its own type and depth")]
 
