@@ -42,7 +42,7 @@ except ModuleNotFoundError:
 
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
-FINE_TUNING_LEARNING_RATE = 5e-5  # after load_pretrained_model: enough to adapt, too little to unlearn
+FINE_TUNING_LEARNING_RATE = 2e-5  # after load_pretrained_model: enough to adapt, too little to unlearn
 BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4

@@ -154,6 +154,15 @@ def test_the_estimate_without_clean_pictures_agrees_with_the_truth(pretrained, s
     assert math.isnan(noise_to_noise(lambda x: x, [(a, a)])[1])  # twice one shot: it says nothing
 
 
+def test_an_estimate_of_few_pixels_claims_no_more_than_they_say():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.full((1, 3, 50, 100), 128.0)
+    for _ in range(5):
+        a, b = (clean + 25 * torch.randn(clean.shape, generator=generator) for _ in "ab")
+        # A perfect answer: of 15,000 values, no more than 39 dB can be told from it.
+        assert noise_to_noise(lambda x: clean, [(a, b)])[1] < 20 * math.log10(255 / 25) + 10 * math.log10(75)
+
+
 def test_shifted_shots_are_named(folders, monkeypatch, capsys):
     assert not Scenes(*folders, seed=0).misaligned
     for name, shift in (("coffee.png", (0, 2)), ("camera.png", (-3, 1))):

@@ -55,22 +55,22 @@ def noise_to_noise(
     2018, section 2). The more shots there are, the less is n, and the nearer is the first number to the clean
     PSNR. Where all shots have the same noise, E|a − b|² = k·E|n|². So the error against
     the clean picture, which nobody has, is the measured one less a k-th of what the two differ by.
-    Both errors are means over all pixels of all shots of all scenes: over one small
-    picture, the difference of two such numbers would say little; where chance makes it negative, the
-    estimate is NaN. It is too high where noise is clipped at black or white, which takes its zero mean, where
-    the shots differ by more than noise: shifted, or exposed differently, and where they share some of it.
+    Both errors are means over all pixels of all shots of all scenes. What is left of independent noise in
+    their difference is, of N values with a noise of variance σ², as large as σ² / √N: an error below twice
+    that cannot be told from none, and counts as that. Without any noise the estimate is NaN. It is too high
+    where noise is clipped at black or white, which takes its zero mean, where the shots differ by more than
+    noise: shifted, or exposed differently, and where they share some of it.
     """
-    error = noise = count = 0.0
+    error = noise = count = values = 0.0
     for shots in scenes:
+        values += shots[0].numel()
         for i, shot in enumerate(shots):
             others = torch.stack(shots[:i] + shots[i + 1 :]).mean(0)
             error += (denoise(shot) - others).square().sum().item()
             noise += (shot - others).square().sum().item() / len(shots)
             count += shot.numel()
-    measured, clean = (
-        -10 * math.log10(max(each / count / 255**2, 1e-8)) if each > 0 else math.nan
-        for each in (error, error - noise)
-    )
+    left = max(error - noise, 2 * noise / math.sqrt(values)) if noise else math.nan
+    measured, clean = (-10 * math.log10(max(each / count / 255**2, 1e-8)) for each in (error, left))
     return measured, clean
 
 

@@ -27,7 +27,7 @@ from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
-PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps
+PICTURES_LEARNING_RATE = 2e-4  # from other weights on own pictures: there are few, and so few steps
 ASK_EVERY = 10  # steps between two looks at whether any process was asked to stop
 
 
@@ -286,10 +286,9 @@ def _scores(
 
 
 def _best_epoch(record: list[dict[str, float]]) -> int:
-    """The epoch of the best score, the first of such; one that is NaN is no score."""
-    scores = [list(each.values())[-1] for each in record]
-    best = max(range(len(record)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
-    return int(record[best]["epoch"])
+    """The epoch of the best PSNR that was measured, the first of such. What is estimated follows that."""
+    best = max(record, key=lambda each: list(each.values())[2])  # behind the epoch and its loss
+    return int(best["epoch"])
 
 
 def draw(record: list[dict[str, float]], path: Path) -> None:
