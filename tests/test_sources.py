@@ -268,7 +268,7 @@ def test_pictures_are_learnt_from_photographs_pth_on_and_it_gets_no_worse(
 ):
     monkeypatch.setattr(sources_module, "LEAST", 50)
     scores = iter([20.0, 25.0, 24.0, 26.0 if better else 23.0])  # the shots, before training, two epochs
-    monkeypatch.setattr(train_module, "noise_to_noise", lambda denoise, scenes: (15.0, next(scores)))
+    monkeypatch.setattr(train_module, "noise_to_noise", lambda denoise, scenes: (next(scores), 30.0))
     out = tmp_path / "weights.pth"
     code, told = run_here("train", *folders, "-o", out, "--epochs", 2)
     assert code == 0, told.err

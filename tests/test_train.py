@@ -329,13 +329,13 @@ def test_training_stops_early_with_the_best_weights(shards, tmp_path, monkeypatc
 
     def scores(denoise, pairs):
         seen.append(copy.deepcopy(denoise.__self__.network.state_dict()))
-        return 15.0, next(scripted)
+        return next(scripted), 30.0
 
     monkeypatch.setattr(train_module, "noise_to_noise", scores)
     out = tmp_path / "model.pth"
     train_module.train([shards], out, epochs=9, seed=0, patience=2)
     content = contents(out)
-    assert [each["clean, estimated"] for each in content["record"]] == [20, 22, 21, 22]
+    assert [each["noise to noise"] for each in content["record"]] == [20, 22, 21, 22]
     assert "training" not in content and "best" not in content
     assert same(content, {"weights": seen[1]}) and not same(content, {"weights": seen[3]})
 
@@ -377,7 +377,7 @@ def test_an_early_stop_remembers_the_best_weights_over_an_interruption(shards, t
             seen.append(copy.deepcopy(denoise.__self__.network.state_dict()))
             if len(left) == 1:
                 then()
-            return 15.0, left.pop(0)
+            return left.pop(0), 30.0
 
         monkeypatch.setattr(train_module, "noise_to_noise", score)
 
@@ -388,7 +388,7 @@ def test_an_early_stop_remembers_the_best_weights_over_an_interruption(shards, t
         train_module.train([shards], out, **options)
     scripted(21.5, 99.0)
     train_module.train([shards], out, **options, resume=True)
-    assert [each["clean, estimated"] for each in contents(out)["record"]] == [20, 22, 21, 21.5]
+    assert [each["noise to noise"] for each in contents(out)["record"]] == [20, 22, 21, 21.5]
     assert same(contents(out), {"weights": seen[1]})
 
 
