@@ -200,7 +200,7 @@ def study(names: list[str], data: Path, *, pairs: int, epochs: int, seeds: int, 
     names = names or list(STUDIES)
     _check_asked(names, pairs, epochs, results)
     sources = {(each.file, each.noise) for name in names for each in STUDIES[name].values()}
-    images = {source: _images(*source, data, pairs) for source in sources}
+    images = {source: _images(*source, data, pairs) for source in sorted(sources, key=lambda each: each[0])}
     budget = {"pairs": pairs, "epochs": epochs}
 
     def done() -> list[dict[str, Any]]:  # read anew each time: another sweep may be at work beside this one
