@@ -64,250 +64,274 @@ def _parser() -> argparse.ArgumentParser:
         parser.set_defaults(run=run)
         return parser
 
-    for add in (_add_pictures, _add_course, _add_study):
+    pictures = (_denoise, _page, _train, _evaluate, _shots, _demo)
+    course = (_pairs, _pretrain, _distill, _robustness, _cbsd68)
+    study = (_bench, _study, _report)
+    for add in (*pictures, *course, *study):
         add(command)
     return parser
 
 
-def _add_pictures(command: Command) -> None:
-    """Pictures of one's own."""
-    denoise = command(
+def _denoise(command: Command) -> None:
+    parser = command(
         "denoise", "others.denoise:denoise", "denoise picture files", "holiday/*.jpg -o denoised"
     )
-    denoise.add_argument(
+    parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="picture files, folders of them, or patterns"
     )
-    denoise.add_argument(
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
         help="folder, or the file's name where INPUT is one file (default: NAME.denoised.EXT beside each)",
     )
-    denoise.add_argument(
+    parser.add_argument(
         "--burst",
         action="store_true",
         help="the INPUTs are shots of one scene: OUTPUT is the mean of their answers",
     )
-    denoise.add_argument(
+    parser.add_argument(
         "--strength", type=float, default=1, help="how much of the noise goes, 0 to 1 (default 1)"
     )
-    denoise.add_argument(
+    parser.add_argument(
         "--compare", action="store_true", help="also write both, side by side, to NAME.compare.png"
     )
-    denoise.add_argument(
+    parser.add_argument(
         "--clean", metavar="REF", type=Path, help="clean picture or folder of such: print PSNR, SSIM"
     )
-    denoise.add_argument(
+    parser.add_argument(
         "--large", action="store_true", help="also pictures of more than 89 million pixels; bombs too"
     )
-    standing = denoise.add_mutually_exclusive_group()
+    standing = parser.add_mutually_exclusive_group()
     standing.add_argument("--force", action="store_true", help="overwrite")
     standing.add_argument(
         "--skip-existing", action="store_true", help="go on with a batch: leave out what is there already"
     )
-    _add_model(denoise, "photographs.pth")
+    _add_model(parser, "photographs.pth")
 
-    page = command("page", "others.page:page", "a page in the browser to try it on", "--device cpu")
-    _add_device(page)
 
-    train = command(
+def _page(command: Command) -> None:
+    parser = command("page", "others.page:page", "a page in the browser to try it on", "--device cpu")
+    _add_device(parser)
+
+
+def _train(command: Command) -> None:
+    parser = command(
         "train",
         "others.train:train",
         "train on noisy pairs; can be stopped and gone on with",
         "first_shots second_shots -o model.pth",
     )
-    _add_training(train)
+    _add_training(parser)
 
-    evaluate = command(
+
+def _evaluate(command: Command) -> None:
+    parser = command(
         "evaluate",
         "others.evaluate:evaluate",
         "PSNR and SSIM beside those of scikit-image's denoisers and BM3D",
         "data",
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "data", metavar="DATA", type=Path, help="val_data.pkl as pairs and shots write it, or its folder"
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "--out", type=Path, default=Path("evaluate.png"), help="worst and best pictures (default %(default)s)"
     )
-    evaluate.add_argument("--numbers", metavar="FILE", type=Path, help="for the means, as JSON")
-    _add_model(evaluate, "bestmodel.pth")
+    parser.add_argument("--numbers", metavar="FILE", type=Path, help="for the means, as JSON")
+    _add_model(parser, "bestmodel.pth")
 
-    shots = command(
+
+def _shots(command: Command) -> None:
+    parser = command(
         "shots",
         "others.shots:write_shots",
         "photographs -> two noisy shots of each, to try train on",
         "shots --sigma 25",
     )
-    shots.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
-    shots.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
-    noise = shots.add_mutually_exclusive_group()
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for first, second and val_data.pkl")
+    parser.add_argument("--photos", type=Path, help="folder of photographs (default: scikit-image's)")
+    noise = parser.add_mutually_exclusive_group()
     noise.add_argument("--sigma", type=float, default=25, help="of Gaussian noise (default %(default)s)")
     noise.add_argument("--counts", type=float, help="Poisson noise instead, with so many counts at white")
-    shots.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-
-    demo = command("demo", "others.demo:demo", "a before/after picture of real photographs", "--out demo.png")
-    demo.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
-    demo.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
-    demo.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
 
 
-def _add_course(command: Command) -> None:
-    """The course's data, and the weights."""
-    pairs = command(
+def _demo(command: Command) -> None:
+    parser = command(
+        "demo", "others.demo:demo", "a before/after picture of real photographs", "--out demo.png"
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo.png"), help="PNG (default %(default)s)")
+    parser.add_argument("--size", type=_whole_number(1), help="of the pictures, then more of them, in pixels")
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="of the noise (default %(default)s)")
+
+
+def _pairs(command: Command) -> None:
+    parser = command(
         "pairs", "others.course:pairs", "photographs -> noisy pairs in the course's format", "photos data"
     )
-    pairs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
-    pairs.add_argument("out", metavar="OUT", type=Path, help="folder for the two .pkl files")
-    pairs.add_argument("--pairs", type=int, default=50_000, help="noisy pairs (default %(default)s)")
-    pairs.add_argument(
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of JPEG, PNG, WebP files")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the two .pkl files")
+    parser.add_argument("--pairs", type=int, default=50_000, help="noisy pairs (default %(default)s)")
+    parser.add_argument(
         "--val",
         type=int,
         default=1_000,
         help="validation images (default %(default)s); 0: train on all, write no val_data.pkl",
     )
-    pairs.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-    pairs.add_argument(
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
+    parser.add_argument(
         "--crop",
         type=int,
         metavar="SIZE",
         help="parts of the photographs: SIZE×SIZE blocks of the course's 8×8 pixels (default: the whole)",
     )
-    pairs.add_argument(
+    parser.add_argument(
         "--shots",
         type=int,
         default=1,
         help="noisy pictures whose mean is a pair's second one, for pretrain (default %(default)s)",
     )
-    pairs.add_argument(
+    parser.add_argument(
         "--other-noises",
         type=float,
         default=0,
         metavar="SHARE",
         help="of the pairs, 0 to 1, whose first picture has another noise; for pretrain (default 0)",
     )
-    pairs.add_argument(
+    parser.add_argument(
         "--oracle", action="store_true", help="also write oracle_data.pkl, noisy and clean, for the study"
     )
 
-    pretrain = command(
+
+def _pretrain(command: Command) -> None:
+    parser = command(
         "pretrain",
         "others.train:train",
         "train as bestmodel.pth was: on pairs of which only the second picture's noise must have zero mean",
         "data -o weights.pth",
     )
-    pretrain.set_defaults(swap=False)
-    _add_training(pretrain)
-    pretrain.add_argument(
+    parser.set_defaults(swap=False)
+    _add_training(parser)
+    parser.add_argument(
         "--floor",
         type=float,
         default=argparse.SUPPRESS,
         help="of the PSNR loss: less where the targets have hardly any noise (default 1e-4)",
     )
-    pretrain.add_argument(
+    parser.add_argument(
         "--simulate",
         action="store_true",
         help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",
     )
 
-    distill = command(
+
+def _distill(command: Command) -> None:
+    parser = command(
         "distill",
         "others.study.distill:distill",
         "a larger network's answers as targets, for pretrain",
         "data distilled --teacher teacher.pth",
     )
-    distill.add_argument(
+    parser.add_argument(
         "data", metavar="DATA", type=Path, help="folder with a train_data.pkl of noisy pictures and targets"
     )
-    distill.add_argument("out", metavar="OUT", type=Path, help="folder for the train_data_*.pkl")
-    distill.add_argument("--teacher", type=Path, required=True, help="weights of a network of ten blocks")
-    distill.add_argument(
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the train_data_*.pkl")
+    parser.add_argument("--teacher", type=Path, required=True, help="weights of a network of ten blocks")
+    parser.add_argument(
         "--tune",
         type=_whole_number(1),
         default=0,
         metavar="PAIRS",
         help="first fine-tune it on so many of DATA's pairs, and write OUT/teacher.pth",
     )
-    _add_device(distill)
+    _add_device(parser)
 
-    robustness = command(
+
+def _robustness(command: Command) -> None:
+    parser = command(
         "robustness",
         "others.robustness:robustness",
         "PSNR under the course's noise and others",
         "data --photos photos",
     )
-    robustness.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
-    robustness.add_argument(
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder with the course's val_data.pkl")
+    parser.add_argument(
         "--photos",
         type=Path,
         help="photographs for blocks of other sizes: of these, what `pairs` with the same --val and --seed "
         "holds out",
     )
-    robustness.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
-    robustness.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
-    robustness.add_argument("--out", type=Path, help="file for the numbers, as JSON")
-    _add_model(robustness, "bestmodel.pth")
+    parser.add_argument("--val", type=int, default=300, help="photographs held out (default %(default)s)")
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="default %(default)s")
+    parser.add_argument("--out", type=Path, help="file for the numbers, as JSON")
+    _add_model(parser, "bestmodel.pth")
 
-    photographs = command(
+
+def _cbsd68(command: Command) -> None:
+    parser = command(
         "cbsd68",
         "others.study.cbsd68:cbsd68",
         "PSNR on full-size photographs under Gaussian noise, as published, beside BM3D",
         "CBSD68 --out cbsd68.json",
     )
-    photographs.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of CBSD68's originals")
-    photographs.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
-    photographs.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
-    _add_model(photographs, "photographs.pth")
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of CBSD68's originals")
+    parser.add_argument("--out", type=Path, default=Path("cbsd68.json"), help="default %(default)s")
+    parser.add_argument("--bm3d", action="store_true", help="also measure BM3D, which takes minutes")
+    _add_model(parser, "photographs.pth")
 
 
-def _add_study(command: Command) -> None:
-    """Speed, and the report."""
-    bench = command(
+def _bench(command: Command) -> None:
+    parser = command(
         "bench", "others.study.bench:bench", "speed and memory on this machine", "data --out bench.json"
     )
-    bench.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
-    bench.add_argument(
+    parser.add_argument("data", metavar="DATA", type=Path, help=DATA_HELP)
+    parser.add_argument(
         "parts",
         metavar="PART",
         nargs="*",
         help="training, prediction, photographs, scenes, epoch, busy, target, memory (default: all)",
     )
-    bench.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
-    bench.add_argument(
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="default %(default)s")
+    parser.add_argument(
         "--epochs",
         type=_whole_number(0),
         default=10,
         help="after which the original way is stopped; 0: what is kept of it stays (default %(default)s)",
     )
 
-    study = command(
+
+def _study(command: Command) -> None:
+    parser = command(
         "study",
         "others.study.runs:study",
         "compare networks and settings; goes on where it stopped",
         "path --data data --epochs 5 --seeds 5",
     )
-    study.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
-    study.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
-    study.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
-    study.add_argument("--epochs", type=_whole_number(1), default=1, help="default %(default)s")
-    study.add_argument(
+    parser.add_argument("names", metavar="NAME", nargs="*", help="see runs.py (default all)")
+    parser.add_argument("--data", metavar="DATA", type=Path, required=True, help=DATA_HELP)
+    parser.add_argument("--pairs", type=int, default=50_000, help="of DATA's (default %(default)s)")
+    parser.add_argument("--epochs", type=_whole_number(1), default=1, help="default %(default)s")
+    parser.add_argument(
         "--seeds", type=_whole_number(1), default=3, help="runs of each setting (default %(default)s)"
     )
-    study.add_argument(
+    parser.add_argument(
         "--results", type=Path, default=RESULTS, help="folder of the .jsonl files (default %(default)s)"
     )
 
-    report = command(
+
+def _report(command: Command) -> None:
+    parser = command(
         "report",
         "others.study.report:report",
         "report.pdf, and tables, from the kept results; trains nothing",
         "--out report.pdf",
     )
-    report.add_argument(
+    parser.add_argument(
         "--pages", type=Path, nargs="*", default=[], help="Markdown files whose tables are written anew"
     )
-    report.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
-    report.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("report.pdf"), help="PDF (default %(default)s)")
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
