@@ -35,7 +35,7 @@ from .denoise import Planes
 from .machine import PHOTOGRAPHS, load_model, new_model
 from .noises import gaussian
 from .photographs import embedded_photographs, open_photograph, pixels_of
-from .pictures import FORMATS, Picture, open_picture, upright, write_picture, write_pictures
+from .pictures import FORMATS, Picture, open_picture, upright, write_pictures, write_pixels
 
 HOST = "127.0.0.1"
 MOST_BYTES = 600 * 2**20  # of an upload: 89 million pixels of three colours and 16 bits have fewer
@@ -264,7 +264,7 @@ def _examples(folder: Path) -> list[list[str]]:
         shots = [gaussian(clean, sigma, generator) for _ in range(2)]
         paths = [folder / f"{name}_{each}.png" for each in ("first", "second", "clean")]
         for path, pixels in zip(paths, [*shots, clean], strict=True):
-            write_picture(Picture(pixels.permute(1, 2, 0).numpy(), None, {}), path)
+            write_pixels(pixels, path)
         files.append([str(path) for path in paths])
     return files
 

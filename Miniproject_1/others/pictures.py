@@ -258,6 +258,11 @@ def write_picture(picture: Picture, path: Path) -> None:
         file.write(content)
 
 
+def write_pixels(image: Tensor, path: Path) -> None:
+    """Write 3×H×W `uint8`, as `write_picture` does."""
+    write_picture(Picture(image.permute(1, 2, 0).numpy(), None, {}), path)
+
+
 def upright(picture: Picture, bounds: Bounds | None = None) -> np.ndarray:
     """H×W×3 `uint8`, turned as the orientation asks; of channels that are no colours, the first.
 

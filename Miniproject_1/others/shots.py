@@ -11,7 +11,7 @@ from torch import Tensor
 from ..model import atomic_write
 from .noises import gaussian, poisson
 from .photographs import embedded_photographs, find_photographs, open_photograph, split_photographs
-from .pictures import Picture, write_picture
+from .pictures import write_pixels
 
 SIDE = 192  # pixels of the pictures that photographs are cut into
 MOST = 6  # of them from one photograph
@@ -54,8 +54,7 @@ def write_shots(out: Path, *, photos: Path | None, sigma: float, counts: float |
     pictures = parts(training)
     for name, picture in pictures.items():
         for folder in ("first", "second"):
-            pixels = noisy(picture).permute(1, 2, 0).numpy()
-            write_picture(Picture(pixels, None, {}), out / folder / f"{name}.png")
+            write_pixels(noisy(picture), out / folder / f"{name}.png")
     with atomic_write(out / "val_data.pkl") as file:
         torch.save((noisy(clean), clean), file)
     print(f"{len(pictures)} pictures twice, and {len(clean)} of other photographs, in {out}")

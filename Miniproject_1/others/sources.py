@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .course import load_images
+from .metrics import BLOCK
 
 if TYPE_CHECKING:
     from .pictures import PictureFile
@@ -32,7 +33,7 @@ FEW, PART, LEAST_PART = 10, 8, 16  # of fewer, an eighth of each picture, where 
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most, of two shots
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 UNLIKE = 0.05  # by how much more they differ when moved the other way, where a shift is real
-BLOCK, BLOCKS = 8, 16  # pixels a side over which noise averages out, and how many such say enough
+BLOCKS = 16  # of BLOCK pixels a side: so many say enough
 
 
 class Shards(Sequence):
@@ -93,7 +94,7 @@ class Scenes(Sequence):
         files = match(*folders, skipped=self.skipped)
         sizes = self._survey(files)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        whole, scored = self._choose(sizes, rng)
+        whole, self.scored = self._choose(sizes, rng)
         self.held_out: list[tuple[Tensor, ...]] = []
         self.misaligned: dict[str, tuple[float, float]] = {}
         trained_on = {
@@ -108,11 +109,12 @@ class Scenes(Sequence):
         for name, paths in files.items():
             with _opened(name, paths) as scenes:
                 for scene, shots in scenes.items():
-                    if scene in scored:
-                        self._keep_back(scene, shots)
-                    for a, b in self._pairs(scene, shots) if scene in numbers else ():
-                        a, b = mirrored(a, side), mirrored(b, side)
-                        patches += [cut(a, b, side, generator) for _ in range(numbers[scene])]
+                    if scene in numbers:
+                        for a, b in self._pairs(scene, shots):
+                            a, b = mirrored(a, side), mirrored(b, side)
+                            patches += [cut(a, b, side, generator) for _ in range(numbers[scene])]
+                    elif scene in self.scored:
+                        deque(self._read(scene, shots), 0)
         first_shots, second_shots = zip(*patches, strict=True)
         # Where some are of eight bits and others deeper, all become float32.
         self.patches = torch.cat(first_shots), torch.cat(second_shots)
@@ -160,13 +162,6 @@ class Scenes(Sequence):
         pairs = {scene: 1 if self.swap else self.shots[scene] for scene in sizes}
         return {scene: math.ceil(times * share[scene] / pairs[scene]) for scene in sizes}
 
-    def _keep_back(self, scene: str, shots: Sequence[Shot]) -> None:
-        side = int(SCORED * math.sqrt(2 / len(shots)))  # to score takes as long, however many there are
-        kept = (parted(shot)[1] if self.parts else shot for shot in self._read(scene, shots))
-        held_out = tuple(_centre(shot.float(), side) for shot in kept)
-        if scene not in self.misaligned:
-            self.held_out.append(held_out)
-
     def _pairs(self, scene: str, shots: Sequence[Shot]) -> Iterator[tuple[Tensor, Tensor]]:
         """What patches are cut from, without what is kept back: a shot and what is to be guessed from it."""
         if self.swap:
@@ -182,9 +177,11 @@ class Scenes(Sequence):
         return parted(picture)[0] if self.parts else picture
 
     def _read(self, scene: str, shots: Sequence[Shot]) -> Iterator[Tensor]:
-        """A scene's shots, one after the other, checked."""
+        """A scene's shots, one after the other, checked; after the last, `held_out` has what is kept back."""
         first, bounds = _load(shots[0])
         seen: dict[int, Shot] = {}
+        side = int(SCORED * math.sqrt(2 / len(shots)))  # to score takes as long, however many there are
+        kept = []
         for number, each in enumerate(shots):
             shot = _load(each, bounds)[0] if number else first
             both = f"{_named(shots[0])} and {_named(each)}"
@@ -202,7 +199,11 @@ class Scenes(Sequence):
                 shift = shift_between(first.float(), shot.float())
                 if max(map(abs, shift)) >= SHIFT:
                     self.misaligned.setdefault(scene, shift)
+            if scene in self.scored:
+                kept.append(_centre((parted(shot)[1] if self.parts else shot).float(), side))
             yield shot
+        if kept and scene not in self.misaligned:
+            self.held_out.append(tuple(kept))
 
 
 @contextmanager

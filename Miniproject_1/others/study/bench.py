@@ -24,7 +24,7 @@ from ..machine import PHOTOGRAPHS, describe_machine, refuse_unwritable, write_js
 from ..metrics import mean_psnr, psnr
 from ..noises import gaussian
 from ..photographs import centre_square, embedded_photographs, open_photograph, pixels_of
-from ..pictures import Picture, write_picture
+from ..pictures import write_pixels
 from ..train import train
 from .networks import AppendixUNet
 from .runs import ORIGINAL, Setting, run
@@ -192,8 +192,7 @@ def four_scenes() -> dict[str, Any]:
         folder = Path(name)
         shots, weights = [folder / "first", folder / "second"], folder / "weights.pth"
         for scene, shot in product(SCENES, shots):
-            pixels = gaussian(centres[scene], SIGMA, generator).permute(1, 2, 0).numpy()
-            write_picture(Picture(pixels, None, {}), shot / f"{scene}.png")
+            write_pixels(gaussian(centres[scene], SIGMA, generator), shot / f"{scene}.png")
         seconds = round(_seconds(lambda: train(shots, weights, epochs=5, seed=0)), 1)
         clean = centres[OTHER].unsqueeze(0)
         torch.save((gaussian(clean, SIGMA, generator), clean), folder / "val_data.pkl")

@@ -104,12 +104,17 @@ def initialised(
     But for the last convolution of a residual one, which stays zero.
     """
     network = make()
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            if not (network.residual and layer is network.tail):
-                initialise(layer.weight)
-            nn.init.zeros_(layer.get_parameter("bias"))
+    _draw(network, initialise)
+    if network.residual:
+        nn.init.zeros_(network.tail.weight)
     return network
+
+
+def _draw(network: nn.Module, initialise: Callable[[Tensor], Tensor]) -> None:
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            initialise(layer.weight)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
 
 def _convolutions(*channels: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -171,10 +176,7 @@ class PooledUNet(nn.Module):
         if not strided:
             self.down = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(fine, coarse, 1))
             self.up = nn.Sequential(nn.Conv2d(coarse, fine, 1), nn.Upsample(scale_factor=2))
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                he_normal(layer.weight)
-                nn.init.zeros_(layer.get_parameter("bias"))
+        _draw(self, he_normal)
         for stage in (self.encoder, self.bottom, self.decoder):
             # As in `plain_unet`, to which it is left by the residual blocks that were there.
             stage[2].get_parameter("weight").data.mul_(0.3)

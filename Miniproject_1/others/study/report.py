@@ -394,6 +394,8 @@ def _boxes(axes: Axes, network: UNet) -> None:
 
 def _orientations(axes: Axes, kernel: Tensor) -> None:
     """The stored filter, and beside it the rows of its eight orientations."""
+    from matplotlib.patches import Rectangle
+
     axes.set_axis_off()
     axes.set_aspect("equal")
     bound = kernel.abs().max().item()
@@ -402,8 +404,6 @@ def _orientations(axes: Axes, kernel: Tensor) -> None:
         place = (left, left + side, bottom, bottom + side)
         axes.imshow(picture, cmap="gray", vmin=-bound, vmax=bound, extent=place)
         axes.add_patch(Rectangle((left, bottom), side, side, fill=False, linewidth=0.7))
-
-    from matplotlib.patches import Rectangle
 
     show(kernel, 0, 0.35, 1.5)
     axes.text(0.75, 0.2, "stored", ha="center", va="top", fontsize=6.5)
