@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         return parser
 
     pictures = (_denoise, _page, _train, _evaluate, _shots, _demo)
-    course = (_pairs, _pretrain, _distill, _robustness, _cbsd68)
+    course = (_pairs, _pretrain, _distill, _deepen, _robustness, _cbsd68)
     study = (_bench, _study, _report)
     for add in (*pictures, *course, *study):
         add(command)
@@ -246,6 +246,17 @@ def _distill(command: Command) -> None:
         help="first fine-tune it on so many of DATA's pairs, and write OUT/teacher.pth",
     )
     _add_device(parser)
+
+
+def _deepen(command: Command) -> None:
+    parser = command(
+        "deepen",
+        "others.study.deepen:deepen",
+        "a network of one level more, with the same answers, for pretrain",
+        "Miniproject_1/photographs.pth deeper.pth",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="weights, as train writes them")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file for those of the deeper network")
 
 
 def _robustness(command: Command) -> None:

@@ -42,7 +42,8 @@ except ModuleNotFoundError:
 
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
-FINE_TUNING_LEARNING_RATE = 2e-5  # after load_pretrained_model: enough to adapt, too little to unlearn
+FINE_TUNING_LEARNING_RATE = 5e-5  # after load_pretrained_model ...
+KEPT = 0.5  # ... and the share of its weights in what comes out: enough to adapt, too little to unlearn
 BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4
@@ -163,6 +164,7 @@ class UNet(nn.Module):
         super().__init__()
         if any(width % SYMMETRIES for width in widths):
             raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
+        self.shape = {"widths": list(widths), "blocks": blocks}
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
         # its level further, and the strided ones together less than `stride`.
@@ -358,6 +360,8 @@ class Training:
     mixed_precision: bfloat16 for what autocast takes for safe, on devices that compute faster so.
     shares: parts of a batch that are computed side by side; by default as many as PyTorch has threads on
         a CPU, and one on a GPU.
+    kept: the share, 0 to 1, of the weights that it starts with in those that it ends with: what was known
+        before is not forgotten for what is new (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises `ValueError` for less than one epoch, shard or pair a batch, and while iterating
     `FloatingPointError` when the loss or a weight becomes NaN or infinite; the network then has the
@@ -380,6 +384,7 @@ class Training:
         channels_last: bool = True,
         mixed_precision: bool = True,
         shares: int | None = None,
+        kept: float = 0,
     ) -> None:
         for name, number in (("epochs", epochs), ("batch_size", batch_size), ("shards", len(shards))):
             if number < 1:
@@ -400,6 +405,7 @@ class Training:
         self._join_processes()
         self.losses: list[float] = []  # of this epoch
         self.unchecked: list[tuple[Tensor, float]] = []  # loss and learning rate of the steps since _check
+        self.kept, self.first_weights = kept, deepcopy(network.state_dict()) if kept else {}
         self.good_weights = deepcopy(network.state_dict())
 
     def _join_processes(self) -> None:
@@ -437,6 +443,8 @@ class Training:
                 self._take_step(*next(batches), workers)
             if number < self.steps_an_epoch:
                 yield Progress(epoch, None)
+        if epoch == self.epochs:
+            self._mix_with_first_weights()
         mean_loss = sum(self.losses) / len(self.losses)
         if tqdm is None and self.rank == 0:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
@@ -458,6 +466,12 @@ class Training:
         self.unchecked.append((loss, self.learning_rate * factor))
         if len(self.unchecked) == CHECK_EVERY or self.step % self.steps_an_epoch == 0:
             self._check()
+
+    @torch.no_grad()
+    def _mix_with_first_weights(self) -> None:
+        for name, first in self.first_weights.items():
+            self.network.get_parameter(name).lerp_(first, self.kept)
+        self.good_weights = deepcopy(self.network.state_dict())
 
     def _loss_and_gradients(self, noisy_a: Tensor, noisy_b: Tensor, workers: Workers) -> list[Tensor]:
         """The mean loss over a batch and each weight's gradient of it."""
@@ -520,12 +534,16 @@ class Training:
         self._check()
         done = {"step": self.step, "seed": self.seed, "losses": self.losses}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        return done | {"network": self.network.state_dict(), "optimizers": optimizers}
+        weights = {"network": self.network.state_dict(), "first_weights": self.first_weights}
+        return done | weights | {"optimizers": optimizers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` of the same training was taken. Raises `ValueError` for another's."""
         try:
             step, seed, losses = int(state["step"]), int(state["seed"]), list(state["losses"])
+            if self.kept:
+                self.network.load_state_dict(state["first_weights"])
+                self.first_weights = deepcopy(self.network.state_dict())
             self.network.load_state_dict(state["network"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -576,6 +594,7 @@ class Model:
 
     device: where it computes; by default the accelerator that PyTorch finds, else the CPU.
     network: a `UNet`, in `float32`. learning_rate: AdamW's highest in `train`; lower once weights are loaded.
+    kept: the share of the loaded weights in those that `train` ends with, as in `Training`.
     mixed_precision: whether to compute in bfloat16 where the device is faster so.
     """
 
@@ -584,7 +603,7 @@ class Model:
         self.device = torch.device(device or found or "cpu")
         with torch.inference_mode(False):  # weights made in inference mode could never be trained
             self.network = UNet().to(self.device, torch.float32, memory_format=torch.channels_last)
-        self.learning_rate, self.mixed_precision = LEARNING_RATE, True
+        self.learning_rate, self.kept, self.mixed_precision = LEARNING_RATE, 0.0, True
 
     def load_pretrained_model(self) -> None:
         """Take the weights of `bestmodel.pth`, beside this file. Nothing in the file is executed.
@@ -604,22 +623,26 @@ class Model:
         An existing file is replaced only once the new one is whole. Raises `OSError` as `open` does.
         """
         with atomic_write(path) as file:
-            torch.save({"format": FORMAT, "weights": self.network.state_dict(), **more}, file)
+            own = {"format": FORMAT, "shape": self.network.shape, "weights": self.network.state_dict()}
+            torch.save(own | more, file)
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Take the weights in `path`: what `save` wrote, or a bare `state_dict`.
+        """Take the weights in `path`: what `save` wrote, or a bare `state_dict` of the model's own network.
 
-        Returns all that the file holds. Nothing in it is executed. Raises `FileNotFoundError` where it is
-        missing and `ValueError` where it holds no weights of this network; the model then stays as it was.
+        The network takes the shape that `save` wrote beside them. Returns all that the file holds. Nothing
+        in it is executed. Raises `FileNotFoundError` where it is missing and `ValueError` where it holds no
+        weights of such a network; the model then stays as it was.
         """
         content = read(Path(path))
         saved = isinstance(content, dict) and "format" in content
         if saved and not (isinstance(content["format"], int) and content["format"] == FORMAT):
             raise ValueError(f"{path} has format {content['format']!r:.20}, expected {FORMAT}")
         weights = content.get("weights") if saved else content
-        own = self.network.state_dict()
+        network = self._network_of(content.get("shape") if saved else None)
+        own = network.state_dict() if network else {}
         if not (
-            isinstance(weights, dict)
+            network
+            and isinstance(weights, dict)
             and weights.keys() == own.keys()
             and all(is_whole(value) and value.shape == own[name].shape for name, value in weights.items())
             and all(
@@ -627,9 +650,21 @@ class Model:
             )
         ):
             raise ValueError(f"{path} does not hold the weights, all finite, of a network of this kind")
+        if network.shape != self.network.shape:
+            with torch.inference_mode(False):
+                network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
+            self.network = network
         self.network.load_state_dict(weights)
-        self.learning_rate = FINE_TUNING_LEARNING_RATE
+        self.learning_rate, self.kept = FINE_TUNING_LEARNING_RATE, KEPT
         return content
+
+    def _network_of(self, shape: Any) -> UNet | None:
+        """A network of this shape, by default the model's, that takes no memory yet; None for no shape."""
+        shape = self.network.shape if shape is None else shape
+        with torch.inference_mode(False), torch.device("meta"), suppress(Exception):  # a stranger's shape
+            if len(shape["widths"]) * shape["blocks"] < 1_000:
+                return UNet(**shape).to(torch.float32)
+        return None
 
     def train(
         self,
@@ -668,7 +703,7 @@ class Model:
         # A grader may have switched gradients off for everything; what was set outside stays set.
         with torch.inference_mode(False), torch.enable_grad():
             options: dict[str, Any] = {"mixed_precision": self.mixed_precision}
-            options |= {"learning_rate": self.learning_rate}
+            options |= {"learning_rate": self.learning_rate, "kept": self.kept}
             pairs = noisy_a.expand(-1, COLOURS, -1, -1), noisy_b.expand(-1, COLOURS, -1, -1)
             training = Training(self.network, [pairs], epochs, **options)
             for epoch, loss in training:

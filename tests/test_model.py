@@ -130,6 +130,26 @@ def test_saved_models_come_back(tmp_path, train_data, val_data):
     other.load_pretrained_model()
 
 
+def test_weights_bring_the_shape_of_their_network(tmp_path, pretrained, train_data, val_data):
+    few, noisy = [part[:64] for part in train_data], val_data[0][:8]
+    deep = Model()
+    deep.network = UNet((8, 16, 24), blocks=1).to(deep.device)
+    deep.train(*few, 1)
+    deep.save(tmp_path / "deep.pth")
+    model = Model()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            model.load(tmp_path / "deep.pth")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.network.shape == {"widths": [8, 16, 24], "blocks": 1}
+    assert torch.equal(model.predict(noisy), deep.predict(noisy))
+    model.train(*few, 1)
+    model.load_pretrained_model()
+    assert torch.equal(model.predict(noisy), pretrained.predict(noisy))
+
+
 def test_a_new_model_has_the_network_of_the_pretrained_weights(pretrained):
     shapes = [
         {name: value.shape for name, value in model.network.state_dict().items()}
@@ -180,6 +200,13 @@ def test_callers_default_type_and_device_change_nothing(pretrained, train_data, 
         ("format", 1),
         ("weights", None),
         ("weights", {}),
+        ("shape", {"widths": [48, 96, 192], "blocks": 2}),
+        ("shape", {"widths": [8 * 10**9, 96], "blocks": 2}),
+        ("shape", {"widths": [48] * 10**6, "blocks": 2}),
+        ("shape", {"widths": [48, 95], "blocks": 2}),
+        ("shape", {"widths": "48", "blocks": -1}),
+        ("shape", {"depth": 2}),
+        ("shape", [48, 96]),
         ("head.bias", None),
         ("head.bias", torch.zeros(0)),
         ("head.bias", torch.zeros(()).expand(1 << 40)),
@@ -345,15 +372,35 @@ def test_trains_on_any_size(shape):
     assert model.predict(a).isfinite().all()
 
 
+def test_fine_tuning_ends_between_the_weights_before_and_after(train_data):
+    few = tuple(part[:96] for part in train_data)
+    ends = []
+    for kept in (0, 0.25, 1):
+        torch.manual_seed(0)
+        network = UNet((8, 16))
+        before = copy.deepcopy(network.state_dict())
+        list(Training(network, [few], 2, kept=kept))
+        ends.append(network.state_dict())
+    assert same_weights(network, before)
+    assert not same_weights(network, ends[0])
+    for name, value in ends[1].items():
+        torch.testing.assert_close(value, 0.75 * ends[0][name] + 0.25 * before[name])
+    model = Model()
+    assert model.kept == 0  # a new one has nothing to keep
+    model.load_pretrained_model()
+    assert 0 < model.kept < 1
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
 @pytest.mark.parametrize("stop", [1, 5, 7, 8, 11])
-def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(train_data, tmp_path, stop):
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(train_data, tmp_path, stop, kept):
     few = tuple(part[:150] for part in train_data)
     shards = [few, tuple(part[150:200] for part in train_data)]  # batches of 32: 5 and 2 an epoch
 
     def start(state=None):
         torch.manual_seed(0 if state is None else 1)
         network = UNet((8, 16))
-        training = Training(network, shards, 2)
+        training = Training(network, shards, 2, kept=kept)
         if state:
             training.load_state_dict(state)
         return network, training

@@ -52,7 +52,8 @@ def train(
     data: one path as `Shards` takes it, or folders of pictures as `Scenes` does; with `simulate` a folder of
         photographs, for `SimulatedShots`.
     batch_size: pairs a step, over all processes.
-    learning_rate: by default `Model`'s, from scratch or for fine-tuning; on own pictures more than that.
+    learning_rate: by default `Model`'s, from scratch or for fine-tuning; on own pictures more than that. In
+        fine-tuning, without a rate that is given, the model ends with a share of the weights it started from.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     floor: of the PSNR loss, by default its own.
     start: weights to start from, as `Model.load` takes them; the name `none` for a new network. By default
@@ -78,6 +79,7 @@ def train(
         start = PHOTOGRAPHS if pictures and not start else None if start == Path("none") else start
         if start:
             model.load(start)
+        kept = model.kept if learning_rate is None else 0.0
         if learning_rate is None:
             learning_rate = PICTURES_LEARNING_RATE if start and pictures else model.learning_rate
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
@@ -91,6 +93,7 @@ def train(
         unusual = {  # what is not said is as usual
             "swap": None if swap else False,
             "floor": floor,
+            "kept": kept or None,
             "start": start and start.name,
             "patience": patience,
         }
@@ -106,6 +109,7 @@ def train(
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
         options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
+        options |= {"kept": kept}
         with stop_signals() as stopped, _errors_naming(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
