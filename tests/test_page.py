@@ -194,6 +194,18 @@ def test_a_picture_comes_back_as_denoise_writes_it(tab, pictures, tmp_path, comm
     assert noisy.get_attribute("src") != denoised.get_attribute("src")
 
 
+def test_of_a_long_picture_the_middle_is_shown_and_the_file_has_all(tab, tmp_path, command):
+    noisy = np.random.default_rng(0).integers(0, 256, (4_400, 8), np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "long.png")
+    upload(tab, "Noisy picture", tmp_path / "long.png")
+    file = download(tab, WHOLE)
+    command(tmp_path / "long.png", "-o", tmp_path / "denoised.png")
+    assert file.path().read_bytes() == (tmp_path / "denoised.png").read_bytes()
+    assert "only the middle is shown, at most 4096×4096" in told(tab)
+    shown = tab.get_by_test_id("imageslider-image").first
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [8, 4096]
+
+
 def test_weights_strength_and_clean_picture_do_what_the_options_do(tab, pictures, tmp_path, command):
     upload(tab, "Clean picture, to compare with (optional)", pictures / "clean.tif")
     tab.get_by_label("bestmodel.pth").check()
