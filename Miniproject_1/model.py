@@ -677,6 +677,8 @@ class Model:
     ) -> None:
         """Train on pairs of noisy pictures, from the weights that the model has.
 
+        Weights that were loaded are fine-tuned: at a low learning rate, and the share `kept` of them stays.
+
         noisy_a, noisy_b: N×3×H×W, or N×1×H×W for grey, two independent noisy pictures of each of N scenes,
             `uint8` or floating point, values in [0, 255]. They stay as they are. Floating-point noise may go
             beyond that range, and should: clipped, its mean would no longer be zero.

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 from functools import cache, partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 import Miniproject_1.others.sources as sources_module
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
-from Miniproject_1.model import Training
+from Miniproject_1.model import KEPT, Training
 from Miniproject_1.others.course import load_images
 from Miniproject_1.others.denoise import denoise
 from Miniproject_1.others.machine import PHOTOGRAPHS
@@ -279,6 +280,23 @@ def test_pictures_are_learnt_from_photographs_pth_on_and_it_gets_no_worse(
     model.load(PHOTOGRAPHS)
     kept = all(value.equal(content["weights"][name]) for name, value in model.network.state_dict().items())
     assert kept is not better and (f"the weights are those of {PHOTOGRAPHS.name}" in told.out) is not better
+
+
+def test_fine_tuning_ends_halfway_unless_a_rate_is_given(folders, tmp_path, monkeypatch, run_here):
+    monkeypatch.setattr(sources_module, "LEAST", 50)
+    scores = count(20)  # always better
+    monkeypatch.setattr(train_module, "noise_to_noise", lambda denoise, scenes: (next(scores), 30.0))
+    ends = []
+    for options in ((), ("--learning-rate", train_module.PICTURES_LEARNING_RATE)):
+        out = tmp_path / f"{len(ends)}.pth"
+        code, told = run_here("train", *folders, "-o", out, "--epochs", 1, *options)
+        assert code == 0, told.err
+        ends.append(Model().load(out)["weights"])
+    model = Model()
+    model.load(PHOTOGRAPHS)
+    for name, start in model.network.state_dict().items():
+        assert not ends[1][name].equal(start)
+        torch.testing.assert_close(ends[0][name], start.lerp(ends[1][name], 1 - KEPT))
 
 
 def test_counts_that_fill_little_of_16_bits_are_learnt_from_as_well(tmp_path, monkeypatch):
