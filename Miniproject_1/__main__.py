@@ -384,7 +384,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help="default 2e-3, from other weights 2e-5 for pairs and 2e-4 for pictures",
+        help="default 2e-3; from other weights 5e-5 for pairs and 2e-4 for pictures, and the model then ends "
+        "halfway between the old weights and the new",
     )
     parser.add_argument(
         "--start",

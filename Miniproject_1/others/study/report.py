@@ -25,6 +25,7 @@ from ...model import (
     atomic_write,
     dihedral,
 )
+from ..machine import PHOTOGRAPHS, load_model
 from .claims import ABOVE, CLAIMS, NEGLIGIBLE, between, judged
 from .runs import COUNTS, ORIGINAL, STUDIES, shown_runs
 from .statistics import deviation, difference, varies_more, verdict
@@ -92,7 +93,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
         curves(studies).savefig(build / "curves.svg")
-        bars(_path(content)).savefig(build / "path.svg")
+        dots(_path(content)).savefig(build / "path.svg")
         if content["changes"]:
             forest(content["changes"]).savefig(build / "changes.svg")
         architecture(network).savefig(build / "architecture.svg")
@@ -126,6 +127,7 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]], network: UNet) 
         "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
         "published_photographs": PUBLISHED,
         "network": _shape(network),
+        "photographs": _shape(load_model(PHOTOGRAPHS, "cpu").network),
         "filter": _filter(network).tolist(),
         "set": SET,
         "studies": {
@@ -259,7 +261,7 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     means = []
     for axes, (name, title) in zip(panels.flat, CURVES.items(), strict=True):
@@ -271,7 +273,12 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         # Beside the lines, wherever they go, and with strokes long enough to be told apart.
         axes.legend(
-            loc="center left", bbox_to_anchor=(1, 0.5), fontsize=6, frameon=False, handlelength=3, borderpad=0
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            fontsize=6.5,
+            frameon=False,
+            handlelength=3,
+            borderpad=0,
         )
     # What fails to learn would press all others together: it may leave the panel.
     low, high = sorted(means)[len(means) // 12], max(means)
@@ -297,7 +304,7 @@ def _curve(axes: Axes, after: list[dict[str, float]], label: str, index: int, co
 
 
 def _path(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `bars` shows of the path: its settings, and where it goes on to."""
+    """What `dots` shows of the path: its settings, and where it goes on to."""
     scores = content["studies"]["path"]
     own = [run for run in content["weights"] if run["parameters"] == content["network"]["parameters"]]
     runs = {
@@ -328,21 +335,17 @@ def forest(changes: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def bars(scores: dict[str, dict[str, Any]]) -> Figure:
-    """A bar each: the mean PSNR, with the seeds' deviation and what the mean of two answers gives."""
+def dots(scores: dict[str, dict[str, Any]]) -> Figure:
+    """A dot each: the mean PSNR, with the seeds' deviation and what the mean of two answers gives."""
     figure, axes = _figure(0.45 + 0.12 * len(scores))
     means, deviations, rotations = (
         [each[key] for each in scores.values()] for key in ("mean", "deviation", "rotations")
     )
-    error = {"linewidth": 0.8, "capsize": 1.5}
-    axes.barh(range(len(scores)), means, xerr=deviations, color="0.8", height=0.7, error_kw=error)
-    axes.plot(rotations, range(len(scores)), "D", color="black", markersize=2.5)
-    low = min(mean - spread for mean, spread in zip(means, deviations, strict=True))
-    high = max(means + rotations)
-    # Room for each bar's number, left of what its seeds spread over.
-    axes.set_xlim(low - 0.25 * (high - low) - 0.05, high + 0.05 * (high - low) + 0.02)
+    style: dict[str, Any] = {"color": "black", "markersize": 3, "linewidth": 0.9, "capsize": 1.5}
+    axes.errorbar(means, range(len(scores)), xerr=deviations, fmt="o", **style)
+    axes.plot(rotations, range(len(scores)), "D", color="0.6", markersize=2.5, zorder=0)
     for index, mean in enumerate(means):
-        axes.text(axes.get_xlim()[0], index, f" {mean:.2f}", va="center", fontsize=6.5)
+        axes.text(1.01, index, f"{mean:.2f}", va="center", fontsize=6.5, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(scores)), list(scores), fontsize=6.5)
     axes.invert_yaxis()
     axes.set_xlabel("validation PSNR in dB")
