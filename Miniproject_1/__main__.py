@@ -252,7 +252,7 @@ def _deepen(command: Command) -> None:
     parser = command(
         "deepen",
         "others.study.deepen:deepen",
-        "a network of one level more, with the same answers, for pretrain",
+        "a network of one level more, begun with what another has learnt, for pretrain",
         "Miniproject_1/photographs.pth deeper.pth",
     )
     parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="weights, as train writes them")
@@ -384,8 +384,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help="default 2e-3; from other weights 5e-5 for pairs and 2e-4 for pictures, and the model then ends "
-        "halfway between the old weights and the new",
+        help="default 2e-3; from other weights 5e-5 for pairs and 2e-4 for pictures, and then the last epoch "
+        "ends halfway between the old weights and the new",
     )
     parser.add_argument(
         "--start",

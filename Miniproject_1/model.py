@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -27,7 +27,7 @@ from glob import escape
 from itertools import islice, pairwise, product
 from pathlib import Path
 from threading import Barrier
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -43,7 +43,7 @@ except ModuleNotFoundError:
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 5e-5  # after load_pretrained_model ...
-KEPT = 0.5  # ... and the share of its weights in what comes out: enough to adapt, too little to unlearn
+KEPT = 0.5  # ... and the share of the weights before in those after: adapted, and nothing unlearnt
 BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4
@@ -63,11 +63,10 @@ MOST_AT_ONCE = 8  # parts that are computed side by side, so that memory is boun
 class EquivariantConv2d(nn.Conv2d):
     """A convolution that is equivariant to the symmetries of the square (the group D4).
 
-    A group convolution (Cohen and Welling 2016, arXiv 1602.07576): where the input is flipped or transposed,
-    so is the output. Channels stand in groups of eight, the answers of one filter in its eight orientations.
-    When the input is flipped, each channel is, and the eight of a group change places. So `weight` and `bias`
-    hold one filter of eight, and the others are made of it. The only other inputs are the three colours,
-    which keep their places.
+    A group convolution (Cohen and Welling 2016, arXiv 1602.07576). Channels stand in groups of eight, the
+    answers of one filter in its eight orientations: where the input is flipped or transposed, each channel is
+    too, and the eight of a group change places. So `weight` and `bias` hold one filter of eight. The only
+    other inputs are the three colours, which keep their places.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
@@ -110,21 +109,16 @@ def _kernel_index(shape: torch.Size, device: torch.device) -> Tensor:
     """Which of a `weight`'s numbers, flattened, stands where in its whole kernel."""
     with torch.inference_mode(False):  # else training could not use it
         stored = torch.arange(shape.numel(), device="cpu").view(shape)
+        probes = [dihedral(torch.arange(4, device="cpu").view(2, 2), way) for way in range(SYMMETRIES)]
         orientations = []
         for way in range(SYMMETRIES):
             kernel = dihedral(stored, way)
             if shape[1] % SYMMETRIES == 0:  # not colours: the inputs of a group of eight change places
-                order = [_way_before(way, result) for result in range(SYMMETRIES)]
+                turned = [dihedral(probe, way).tolist() for probe in probes]
+                order = [turned.index(probe.tolist()) for probe in probes]  # which one becomes each
                 kernel = kernel.unflatten(1, (-1, SYMMETRIES))[:, :, order].flatten(1, 2)
             orientations.append(kernel)
         return torch.stack(orientations, 1).flatten().to(device)
-
-
-def _way_before(way: int, result: int) -> int:
-    """The way of `dihedral` that, followed by `way`, gives `result`: by trying all on a picture of 2×2."""
-    probe = torch.arange(4, device="cpu").view(2, 2)
-    both = [dihedral(dihedral(probe, before), way) for before in range(SYMMETRIES)]
-    return next(i for i, picture in enumerate(both) if picture.equal(dihedral(probe, result)))
 
 
 def dihedral(images: Tensor, way: int) -> Tensor:
@@ -166,10 +160,9 @@ class UNet(nn.Module):
             raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
         self.shape = {"widths": list(widths), "blocks": blocks}
         self.stride = 2 ** (len(widths) - 1)
-        # How many pixels away an output can depend on an input: each 3×3 convolution sees one pixel of
-        # its level further, and the strided ones together less than `stride`.
-        convolutions = [4 * blocks] * (len(widths) - 1) + [2 * blocks]  # on each level, head and tail apart
-        self.reach = 2 + sum(n * 2**level for level, n in enumerate(convolutions)) + self.stride
+        # How many pixels away an output can depend on an input: head, tail and the 2 * blocks convolutions of
+        # each stage see one pixel of their level further each, the strided ones together less than `stride`.
+        self.reach = 2 + 2 * blocks * (2 * (self.stride - 1) + self.stride) + self.stride
 
         def stage(width: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
@@ -197,9 +190,13 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.hits_amx_bug(images.shape):
+        height, width = images.shape[2:]
+        if width <= self.stride < height:
+            # In bfloat16 on AMX, PyTorch's strided convolutions give garbage where their output is one column
+            # wide (seen in 2.14), but not where it is one row high.
             return self.forward(images.mT.clone(memory_format=torch.channels_last)).mT
-        x = self.head(pad(images, self.stride) / 255 - 0.5)
+        padding = (0, -width % self.stride, 0, -height % self.stride)  # right and below
+        x = self.head(F.pad(images, padding, mode="replicate") / 255 - 0.5)
         skips = []
         for encode, down in zip(self.encoder, self.down, strict=True):
             skips.append(encode(x))
@@ -208,22 +205,7 @@ class UNet(nn.Module):
         for up, skip, decode in reversed(list(zip(self.up, skips, self.decoder, strict=True))):
             x = decode(up(x).add_(skip))
         residual = self.tail(x).to(images.dtype)
-        return images + 255 * residual[:, :, : images.shape[2], : images.shape[3]]
-
-    def hits_amx_bug(self, shape: torch.Size) -> bool:
-        """Whether images are so tall and thin that they are better transposed, which the answer is then too.
-
-        In bfloat16 on AMX, PyTorch's strided convolutions give garbage where their output is one column wide
-        (seen in 2.14), but not where it is one row high.
-        """
-        height, width = shape[2:]
-        return width <= self.stride < height
-
-
-def pad(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column of N×C×H×W until height and width are multiples of `multiple`."""
-    height, width = images.shape[2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        return images + 255 * residual[..., :height, :width]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -273,14 +255,10 @@ def _kernel(layer: nn.Conv2d, weight: Tensor) -> Tensor:
 def muon_and_adamw(
     network: nn.Module, learning_rate: float, muon_factor: float = MUON_FACTOR
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions between the first and the last one, AdamW for all other weights.
-
-    Muon's learning rate is `muon_factor` times AdamW's.
-    """
+    """Muon, at `muon_factor` times AdamW's rate, for all convolutions but the first and last; AdamW else."""
     hidden = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][1:-1]
-    others = [
-        weight for weight in network.parameters() if not any(weight is layer.weight for layer in hidden)
-    ]
+    matrices = {id(layer.weight) for layer in hidden}
+    others = [weight for weight in network.parameters() if id(weight) not in matrices]
     adamw = torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.95), weight_decay=0, fused=True)
     return [KernelMuon(hidden, muon_factor * learning_rate), adamw] if hidden else [adamw]
 
@@ -290,7 +268,7 @@ def warmup_cosine(done: float) -> float:
     return min(1, done / WARMUP) * (1 + math.cos(math.pi * done)) / 2
 
 
-class Workers:
+class Workers(ThreadPoolExecutor):
     """Threads that compute side by side, each on its share of the cores, and meet when all are done.
 
     PyTorch's own threads share every single operation and wait for each other in a spin: where another
@@ -298,9 +276,8 @@ class Workers:
     """
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        self.cores = max(1, torch.get_num_threads() // number)
-        self.pool = ThreadPoolExecutor(number)
+        super().__init__(number)
+        self.number, self.cores = number, max(1, torch.get_num_threads() // number)
         if number > 1:
             started = Barrier(number)
 
@@ -309,13 +286,7 @@ class Workers:
                 started.wait()
 
             with self.own_cores():
-                list(self.pool.map(start, range(number)))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown()
+                list(self.map(start, range(number)))
 
     @contextmanager
     def own_cores(self) -> Iterator[None]:
@@ -327,9 +298,9 @@ class Workers:
         finally:
             torch.set_num_threads(threads)
 
-    def map(self, function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+    def map(self, function: Callable, *arguments: Iterable) -> Iterator:  # type: ignore[override]
         """As the built-in `map`, which it is where there is one worker only."""
-        return self.pool.map(function, *arguments) if self.number > 1 else map(function, *arguments)
+        return super().map(function, *arguments) if self.number > 1 else map(function, *arguments)
 
 
 class Progress(NamedTuple):
@@ -360,7 +331,7 @@ class Training:
     mixed_precision: bfloat16 for what autocast takes for safe, on devices that compute faster so.
     shares: parts of a batch that are computed side by side; by default as many as PyTorch has threads on
         a CPU, and one on a GPU.
-    kept: the share, 0 to 1, of the weights that it starts with in those that it ends with: what was known
+    kept: the share, 0 to 1, of the weights that it starts with in those after its last step: what was known
         before is not forgotten for what is new (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
 
     Raises `ValueError` for less than one epoch, shard or pair a batch, and while iterating
@@ -398,8 +369,6 @@ class Training:
         network.to(memory_format=self.layout)
         self.shares = shares or (torch.get_num_threads() if self.device.type == "cpu" else 1)
         self.optimizers = optimizers(network, learning_rate)
-        for group in self._parameter_groups():
-            group["initial_lr"] = group["lr"]
         self.steps_an_epoch = sum(math.ceil(len(noisy_a) / batch_size) for noisy_a, _ in shards)
         self.steps = epochs * self.steps_an_epoch
         self._join_processes()
@@ -411,14 +380,15 @@ class Training:
     def _join_processes(self) -> None:
         """Take a place among the processes of `torch.distributed`, and the first one's seed and weights."""
         self.rank, self.processes = 0, 1
+        seed = torch.randint(2**48, (), device="cpu").to(self.device)
         if dist.is_available() and dist.is_initialized():
             self.rank, self.processes = dist.get_rank(), dist.get_world_size()
-        # All processes must shuffle and augment alike, whatever each was seeded with, and start alike.
-        self.seed = int(self._from_first_process(torch.randint(2**48, (), device="cpu")))
-        for weight in self.network.state_dict().values():
-            weight.copy_(self._from_first_process(weight))
+            # All must shuffle and augment alike, whatever each was seeded with, and start alike.
+            for tensor in (seed, *self.network.state_dict().values()):
+                dist.broadcast(tensor, 0)
+        self.seed = int(seed)
 
-    def __iter__(self) -> Generator[Progress, None, None]:
+    def __iter__(self) -> Iterator[Progress]:
         try:
             with Workers(self.shares) as workers:
                 while self.step < self.steps:
@@ -428,7 +398,7 @@ class Training:
             if not _finite(self.network):
                 self.network.load_state_dict(self.good_weights)
 
-    def _rest_of_epoch(self, workers: Workers) -> Generator[Progress, None, None]:
+    def _rest_of_epoch(self, workers: Workers) -> Iterator[Progress]:
         done, first = divmod(self.step, self.steps_an_epoch)
         epoch, start = done + 1, time.perf_counter()
         label = f"epoch {epoch}/{self.epochs}"
@@ -443,35 +413,33 @@ class Training:
                 self._take_step(*next(batches), workers)
             if number < self.steps_an_epoch:
                 yield Progress(epoch, None)
-        if epoch == self.epochs:
-            self._mix_with_first_weights()
         mean_loss = sum(self.losses) / len(self.losses)
         if tqdm is None and self.rank == 0:
             print(f"{label}: loss {mean_loss:.5f}, {time.perf_counter() - start:.0f} s", flush=True)
         yield Progress(epoch, mean_loss)
 
     def _take_step(self, noisy_a: Tensor, noisy_b: Tensor, workers: Workers) -> None:
-        """Forward, backward, set the learning rate, step."""
         loss, *gradients = self._loss_and_gradients(noisy_a, noisy_b, workers)
         for weight, gradient in zip(self.network.parameters(), gradients, strict=True):
             # In the weight's own layout, which AdamW's fused step takes for granted.
             weight.grad = torch.empty_like(weight).copy_(gradient)
         factor = self.schedule((self.step + 0.5) / self.steps)
-        for group in self._parameter_groups():
-            group["lr"] = group["initial_lr"] * factor
         for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
             optimizer.step()
         self.network.zero_grad()
         self.step += 1
+        if self.kept and self.step == self.steps:
+            self._mix_with_first_weights()
         self.unchecked.append((loss, self.learning_rate * factor))
         if len(self.unchecked) == CHECK_EVERY or self.step % self.steps_an_epoch == 0:
             self._check()
 
     @torch.no_grad()
     def _mix_with_first_weights(self) -> None:
-        for name, first in self.first_weights.items():
-            self.network.get_parameter(name).lerp_(first, self.kept)
-        self.good_weights = deepcopy(self.network.state_dict())
+        for name, weight in self.network.named_parameters():
+            weight.lerp_(self.first_weights[name], self.kept)
 
     def _loss_and_gradients(self, noisy_a: Tensor, noisy_b: Tensor, workers: Workers) -> list[Tensor]:
         """The mean loss over a batch and each weight's gradient of it."""
@@ -500,7 +468,10 @@ class Training:
         on_device, on_host = (torch.Generator(where).manual_seed(seed) for where in (self.device, "cpu"))
         for index in torch.randperm(len(self.shards), generator=on_host, device="cpu").tolist():
             # A shard moves to the device at once, uint8 as uint8: no step touches the host's memory.
-            noisy_a, noisy_b = (_to_device(part, self.device) for part in self.shards[index])
+            noisy_a, noisy_b = (
+                part.detach().to(self.device, torch.float32 if part.is_floating_point() else None)
+                for part in self.shards[index]
+            )
             order = torch.randperm(len(noisy_a), generator=on_device, device=self.device)
             for batch in order.split(self.batch_size):
                 a, b = noisy_a[batch], noisy_b[batch]
@@ -556,25 +527,9 @@ class Training:
         self.step, self.seed, self.losses = step, seed, losses
         self.good_weights = deepcopy(self.network.state_dict())
 
-    def _parameter_groups(self) -> Iterator[dict[str, Any]]:
-        return (group for optimizer in self.optimizers for group in optimizer.param_groups)
-
-    def _from_first_process(self, tensor: Tensor) -> Tensor:
-        """The first process's tensor, in all of them."""
-        if self.processes == 1:
-            return tensor
-        tensor = tensor.to(self.device)
-        dist.broadcast(tensor, 0)
-        return tensor
-
 
 def _finite(network: nn.Module) -> bool:
     return all(weight.isfinite().all() for weight in network.parameters())
-
-
-def _to_device(images: Tensor, device: torch.device) -> Tensor:
-    """The pictures on the device: `uint8` as it is, all floating point as `float32`."""
-    return images.detach().to(device, torch.float32 if images.is_floating_point() else None)
 
 
 def bfloat16(device: torch.device) -> bool:
@@ -594,7 +549,7 @@ class Model:
 
     device: where it computes; by default the accelerator that PyTorch finds, else the CPU.
     network: a `UNet`, in `float32`. learning_rate: AdamW's highest in `train`; lower once weights are loaded.
-    kept: the share of the loaded weights in those that `train` ends with, as in `Training`.
+    kept: the share of the weights before `train` in those after it, as in `Training`; of new ones none.
     mixed_precision: whether to compute in bfloat16 where the device is faster so.
     """
 
@@ -627,11 +582,11 @@ class Model:
             torch.save(own | more, file)
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Take the weights in `path`: what `save` wrote, or a bare `state_dict` of the model's own network.
+        """Take the weights in `path`: what `save` wrote, or a bare `state_dict`.
 
-        The network takes the shape that `save` wrote beside them. Returns all that the file holds. Nothing
-        in it is executed. Raises `FileNotFoundError` where it is missing and `ValueError` where it holds no
-        weights of such a network; the model then stays as it was.
+        The network takes the shape that `save` wrote beside them; without one, they must fit the model's own.
+        Returns all that the file holds. Nothing in it is executed. Raises `FileNotFoundError` where it is
+        missing and `ValueError` where it holds no weights of such a network; the model then stays as it was.
         """
         content = read(Path(path))
         saved = isinstance(content, dict) and "format" in content
@@ -645,24 +600,21 @@ class Model:
             and isinstance(weights, dict)
             and weights.keys() == own.keys()
             and all(is_whole(value) and value.shape == own[name].shape for name, value in weights.items())
-            and all(
-                value.is_floating_point() and value.float().isfinite().all() for value in weights.values()
-            )
+            and all(each.is_floating_point() and each.float().isfinite().all() for each in weights.values())
         ):
             raise ValueError(f"{path} does not hold the weights, all finite, of a network of this kind")
         if network.shape != self.network.shape:
             with torch.inference_mode(False):
-                network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
-            self.network = network
+                self.network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
         self.network.load_state_dict(weights)
         self.learning_rate, self.kept = FINE_TUNING_LEARNING_RATE, KEPT
         return content
 
     def _network_of(self, shape: Any) -> UNet | None:
-        """A network of this shape, by default the model's, that takes no memory yet; None for no shape."""
+        """A network of this shape, by default the model's, that takes no memory yet; None if it is none."""
         shape = self.network.shape if shape is None else shape
         with torch.inference_mode(False), torch.device("meta"), suppress(Exception):  # a stranger's shape
-            if len(shape["widths"]) * shape["blocks"] < 1_000:
+            if len(shape["widths"]) * max(1, shape["blocks"]) < 1_000:
                 return UNet(**shape).to(torch.float32)
         return None
 
@@ -677,7 +629,8 @@ class Model:
     ) -> None:
         """Train on pairs of noisy pictures, from the weights that the model has.
 
-        Weights that were loaded are fine-tuned: at a low learning rate, and the share `kept` of them stays.
+        Weights that were loaded are fine-tuned: at a low learning rate, and the share `kept` of what they
+        were is mixed in after the last step.
 
         noisy_a, noisy_b: N×3×H×W, or N×1×H×W for grey, two independent noisy pictures of each of N scenes,
             `uint8` or floating point, values in [0, 255]. They stay as they are. Floating-point noise may go
@@ -707,8 +660,7 @@ class Model:
             options: dict[str, Any] = {"mixed_precision": self.mixed_precision}
             options |= {"learning_rate": self.learning_rate, "kept": self.kept}
             pairs = noisy_a.expand(-1, COLOURS, -1, -1), noisy_b.expand(-1, COLOURS, -1, -1)
-            training = Training(self.network, [pairs], epochs, **options)
-            for epoch, loss in training:
+            for epoch, loss in Training(self.network, [pairs], epochs, **options):
                 if loss is not None and after_epoch:
                     after_epoch(epoch, loss)
 
@@ -737,18 +689,15 @@ class Model:
                 output[images, :, rows, columns] = denoised.mean(1, keepdim=True) if grey else denoised
         return output
 
-    def _parts(self, x: Tensor) -> list[tuple[slice, slice, slice]]:
+    def _parts(self, x: Tensor) -> list[tuple[slice, ...]]:
         """(images, rows, columns) of what is computed at once: a tile of one image or of several."""
         number, _, height, width = x.shape
         most = PIXELS_AT_ONCE * (1 if self.device.type == "cpu" else MORE_ON_A_GPU)
         at_once = max(1, most // (min(height, TILE) * min(width, TILE)))
-        corners = product(range(0, number, at_once), range(0, height, TILE), range(0, width, TILE))
-        return [
-            (slice(first, first + at_once), slice(top, top + TILE), slice(left, left + TILE))
-            for first, top, left in corners
-        ]
+        cuts = ((number, at_once), (height, TILE), (width, TILE))
+        return list(product(*([slice(i, i + step) for i in range(0, end, step)] for end, step in cuts)))
 
-    def _denoise(self, x: Tensor, part: tuple[slice, slice, slice]) -> Tensor:
+    def _denoise(self, x: Tensor, part: tuple[slice, ...]) -> Tensor:
         images, rows, columns = part
         margin = math.ceil(self.network.reach / self.network.stride) * self.network.stride
         top, left = max(0, rows.start - margin), max(0, columns.start - margin)
@@ -758,10 +707,8 @@ class Model:
         region = region[torch.arange(images.start, images.stop, device=x.device) % len(x)]
         region = region.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), _own_precision(self.device, self.mixed_precision):
-            denoised = self.network(region).clamp(0, 255)
-        return denoised[: len(x) - images.start, :, rows.start - top :, columns.start - left :][
-            ..., :TILE, :TILE
-        ]
+            denoised = self.network(region).clamp(0, 255)[: len(x) - images.start]
+        return denoised[..., rows.start - top :, columns.start - left :][..., :TILE, :TILE]
 
 
 @contextmanager
@@ -827,8 +774,7 @@ def read(path: Path, *, mmap: bool = False) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        # Only zip files can be mapped, and torch.save wrote others before version 1.6.
-        mmap = mmap and zipfile.is_zipfile(path)
+        mmap = mmap and zipfile.is_zipfile(path)  # before 1.6, torch.save wrote what cannot be mapped
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (IsADirectoryError, PermissionError):
         raise

@@ -1,6 +1,7 @@
 """A teacher's answers as targets, and the training on them."""
 
 import torch
+from conftest import ROOT
 
 from Miniproject_1.model import Model, UNet
 from Miniproject_1.others.course import load_images
@@ -36,6 +37,7 @@ def test_the_targets_are_the_teachers_answers_and_pretrain_takes_them(data, tmp_
 
 def test_another_networks_weights_are_no_teacher(data, tmp_path, run_here):
     torch.save(UNet().state_dict(), tmp_path / "small.pth")
-    code, said = run_here("distill", data, tmp_path / "out", "--teacher", tmp_path / "small.pth")
-    assert code == 1 and "small.pth does not hold the weights" in said.err
+    for small in (tmp_path / "small.pth", ROOT / "Miniproject_1" / "bestmodel.pth"):
+        code, said = run_here("distill", data, tmp_path / "out", "--teacher", small)
+        assert code == 1 and f"{small.name} does not hold the weights" in said.err
     assert not list(tmp_path.glob("out/*"))

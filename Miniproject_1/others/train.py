@@ -53,7 +53,8 @@ def train(
         photographs, for `SimulatedShots`.
     batch_size: pairs a step, over all processes.
     learning_rate: by default `Model`'s, from scratch or for fine-tuning; on own pictures more than that. In
-        fine-tuning, without a rate that is given, the model ends with a share of the weights it started from.
+        fine-tuning, without a rate that is given, a training that takes its last step ends with a share of
+        the weights that it started from.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     floor: of the PSNR loss, by default its own.
     start: weights to start from, as `Model.load` takes them; the name `none` for a new network. By default

@@ -9,11 +9,12 @@ from ...model import Model, UNet
 
 
 def deepen(weights: Path, out: Path) -> None:
-    """Write to `out` a network of one level more, of twice the channels, that gives the same answers.
+    """Write to `out` a network of one level more, of twice the channels, that has learnt as much.
 
     weights: what `Model.save` wrote. Its coarsest level becomes the encoder of the second coarsest. What is
-    new adds nothing yet: the up-sampling and each residual block's last convolution start at zero (as Chen
-    et al. 2016, arXiv 1511.05641, begin a deeper network with the answers of a shallow one).
+    new adds nothing yet: the up-sampling and the last convolution of each residual block of the new decoder
+    start at zero (as Chen et al. 2016, arXiv 1511.05641, begin a deeper network with the answers of a
+    shallow one). So answers are the same where H and W are multiples of the new network's stride.
     Raises as `Model.load` and `Model.save` do.
     """
     torch.manual_seed(0)

@@ -26,6 +26,8 @@ def distill(data: Path, out: Path, *, teacher: Path, tune: int, device: str | No
     model = Model(device)
     model.network = UNet(blocks=BLOCKS).to(model.device, memory_format=torch.channels_last)
     model.load(teacher)
+    if model.network.shape["blocks"] != BLOCKS:
+        raise ValueError(f"{teacher} does not hold the weights of a network of {BLOCKS} blocks")
     if tune:
         pairs = noisy[:tune], target[:tune]
         for _ in Training(model.network, [pairs], 1, learning_rate=LEARNING_RATE, swap=False):
