@@ -27,7 +27,7 @@ from Miniproject_1.others.machine import PHOTOGRAPHS
 from Miniproject_1.others.metrics import noise_to_noise
 from Miniproject_1.others.noises import gaussian, poisson
 from Miniproject_1.others.photographs import embedded_photographs
-from Miniproject_1.others.pictures import Picture, read_picture, write_picture
+from Miniproject_1.others.pictures import Picture, by_name, read_picture, write_picture
 from Miniproject_1.others.shots import write_shots
 from Miniproject_1.others.sources import Scenes, match, shift_between
 
@@ -261,6 +261,18 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     assert not (tmp_path / "new").exists()
     a, b = (read_picture(path).tensor() for path in pairs[min(pairs)])
     assert not torch.equal(a, b) and max(map(abs, shift_between(a, b))) < 0.5
+
+
+def test_shots_of_jpeg_photographs(tmp_path):
+    for name in ("astronaut", "chelsea"):
+        photograph = Image.fromarray(getattr(skimage.data, name)())
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        photograph.save(tmp_path / "photographs" / f"{name}.jpg")
+    # In a process of its own, where nothing else has loaded what writes PNG.
+    command = ("shots", tmp_path / "shots", "--photos", tmp_path / "photographs")
+    done = run("-m", "Miniproject_1", *command)
+    assert done.returncode == 0, done.stderr
+    assert list(by_name(tmp_path / "shots" / "first")) == list(by_name(tmp_path / "shots" / "second"))
 
 
 @pytest.mark.parametrize("better", [False, True])
