@@ -42,8 +42,8 @@ except ModuleNotFoundError:
 
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
-FINE_TUNING_LEARNING_RATE = 5e-5  # after load_pretrained_model ...
-KEPT = 0.5  # ... and the share of the weights before in those after: adapted, and nothing unlearnt
+FINE_TUNING_LEARNING_RATE = 4e-5  # after load_pretrained_model ...
+KEPT = 0.25  # ... and the share of the weights before in those after: adapted, and nothing unlearnt
 BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4

@@ -294,7 +294,7 @@ def test_pictures_are_learnt_from_photographs_pth_on_and_it_gets_no_worse(
     assert kept is not better and (f"the weights are those of {PHOTOGRAPHS.name}" in told.out) is not better
 
 
-def test_fine_tuning_ends_halfway_unless_a_rate_is_given(folders, tmp_path, monkeypatch, run_here):
+def test_fine_tuning_keeps_a_share_unless_a_rate_is_given(folders, tmp_path, monkeypatch, run_here):
     monkeypatch.setattr(sources_module, "LEAST", 50)
     scores = count(20)  # always better
     monkeypatch.setattr(train_module, "noise_to_noise", lambda denoise, scenes: (next(scores), 30.0))

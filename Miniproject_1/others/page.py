@@ -329,7 +329,7 @@ def _results() -> list[Any]:
     line = gr.Slider(0, 100, 50, step=1, label="Dividing line, for the keyboard")
     options: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
     line.input(lambda at: gr.ImageSlider(slider_position=at), line, slider, **options)
-    told = gr.Textbox(label="Noise and quality", lines=2, interactive=False)
+    told = gr.Textbox(label="Noise and quality", lines=3, interactive=False)
     return [slider, told, _made("The whole file, in its own type and depth")]
 
 

@@ -27,7 +27,7 @@ from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
-PICTURES_LEARNING_RATE = 2e-4  # from other weights on own pictures: there are few, and so few steps
+PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps
 ASK_EVERY = 10  # steps between two looks at whether any process was asked to stop
 
 

@@ -193,7 +193,7 @@ def four_scenes() -> dict[str, Any]:
         shots, weights = [folder / "first", folder / "second"], folder / "weights.pth"
         for scene, shot in product(SCENES, shots):
             write_pixels(gaussian(centres[scene], SIGMA, generator), shot / f"{scene}.png")
-        seconds = round(_seconds(lambda: train(shots, weights, epochs=5, seed=0)), 1)
+        seconds = round(_seconds(lambda: train(shots, weights, epochs=3, seed=0)), 1)
         clean = centres[OTHER].unsqueeze(0)
         torch.save((gaussian(clean, SIGMA, generator), clean), folder / "val_data.pkl")
         rows = evaluate(folder, out=folder / "pictures.png", weights=weights)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...model import (
     BATCH_SIZE,
+    KEPT,
     LEARNING_RATE,
     MUON_FACTOR,
     SYMMETRIES,
@@ -58,6 +59,7 @@ SPOKEN = {  # settings whose names the report says in more words
 }
 SET = {  # what the report says of how things were set
     "learning_rate": LEARNING_RATE,
+    "kept": KEPT,
     "muon": MUON_FACTOR,
     "batch_size": BATCH_SIZE,
     "warmup": WARMUP,
