@@ -195,8 +195,10 @@ class UNet(nn.Module):
             # In bfloat16 on AMX, PyTorch's strided convolutions give garbage where their output is one column
             # wide (seen in 2.14), but not where it is one row high.
             return self.forward(images.mT.clone(memory_format=torch.channels_last)).mT
-        padding = (0, -width % self.stride, 0, -height % self.stride)  # right and below
-        x = self.head(F.pad(images, padding, mode="replicate") / 255 - 0.5)
+        right, below = -width % self.stride, -height % self.stride
+        # Mirrored: the last row, repeated, would make a pattern of its noise. Tiny pictures have no other.
+        mode = "reflect" if right < width and below < height else "replicate"
+        x = self.head(F.pad(images, (0, right, 0, below), mode=mode) / 255 - 0.5)
         skips = []
         for encode, down in zip(self.encoder, self.down, strict=True):
             skips.append(encode(x))

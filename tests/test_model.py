@@ -8,12 +8,14 @@ import warnings
 from threading import get_ident
 
 import pytest
+import skimage.data
 import torch
 from conftest import ROOT, closed, run, same_weights
 
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
 from Miniproject_1.model import Training, UNet, dihedral, psnr_loss
+from Miniproject_1.others.machine import PHOTOGRAPHS
 from Miniproject_1.others.metrics import psnr
 
 BACK = (0, 1, 2, 3, 4, 6, 5, 7)  # the way of `dihedral` that undoes each
@@ -617,6 +619,19 @@ def test_a_thin_picture_gets_the_same_answer_upright_lying_and_in_float32(
 def test_a_network_that_no_eight_share_is_refused():
     with pytest.raises(ValueError, match=r"widths: .*\(48, 90\)"):
         UNet((48, 90))
+
+
+def test_the_edge_is_denoised_as_well_where_the_picture_is_padded():
+    parts = [getattr(skimage.data, name)()[100:200, 100:260] for name in ("astronaut", "chelsea", "coffee")]
+    clean = torch.stack([torch.from_numpy(part.copy()).permute(2, 0, 1) for part in parts]).float()
+    model, errors = Model(), []
+    model.load(PHOTOGRAPHS)
+    for height in (96, 97):  # a multiple of the stride, and one more
+        torch.manual_seed(0)
+        shots = [clean + 50 * torch.randn(clean.shape) for _ in range(3)]
+        edges = torch.stack([model.predict(shot[:, :, :height])[:, :, -1] for shot in shots])
+        errors.append((edges - clean[:, :, height - 1]).square().mean().sqrt())
+    assert errors[1] < 1.25 * errors[0]
 
 
 def test_batching_changes_nothing(pretrained, val_data):
