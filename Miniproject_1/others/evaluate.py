@@ -131,7 +131,7 @@ def _write(rows: dict[str, Row], chosen: dict[str, str], path: Path) -> None:
     means = {
         name: {
             "psnr": round(row.psnr.mean().item(), 4),
-            "ssim": round(row.ssim.mean().item(), 4),
+            "ssim": round(row.ssim.mean().item(), 5),
             "seconds": round(row.seconds, 2),
             "setting": chosen.get(name, ""),
         }
