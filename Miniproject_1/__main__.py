@@ -384,8 +384,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, of which then "
-        "a quarter is left at the end",
+        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, and a quarter "
+        "of those weights is kept",
     )
     parser.add_argument(
         "--start",

@@ -43,7 +43,7 @@ except ModuleNotFoundError:
 LEARNING_RATE = 2e-3  # AdamW's at its highest, from scratch
 MUON_FACTOR = 5  # Muon's learning rate is this many times AdamW's
 FINE_TUNING_LEARNING_RATE = 4e-5  # after load_pretrained_model ...
-KEPT = 0.25  # ... and the share of the weights before in those after: adapted, and nothing unlearnt
+KEPT = 0.25  # ... and the share of the loaded weights that is mixed in at the end, lest they be unlearnt
 BATCH_SIZE = 32
 COLOURS = 3
 SYMMETRIES = 8  # of the square: the ways to flip and transpose a picture, the group D4
@@ -158,7 +158,7 @@ class UNet(nn.Module):
         super().__init__()
         if any(width % SYMMETRIES for width in widths):
             raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
-        self.shape = {"widths": list(widths), "blocks": blocks}
+        self.shape: dict[str, Any] = {"widths": list(widths), "blocks": blocks}
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: head, tail and the 2 * blocks convolutions of
         # each stage see one pixel of their level further each, the strided ones together less than `stride`.

@@ -264,9 +264,9 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
 
 
 def test_shots_of_jpeg_photographs(tmp_path):
+    (tmp_path / "photographs").mkdir()
     for name in ("astronaut", "chelsea"):
         photograph = Image.fromarray(getattr(skimage.data, name)())
-        (tmp_path / "photographs").mkdir(exist_ok=True)
         photograph.save(tmp_path / "photographs" / f"{name}.jpg")
     # In a process of its own, where nothing else has loaded what writes PNG.
     command = ("shots", tmp_path / "shots", "--photos", tmp_path / "photographs")

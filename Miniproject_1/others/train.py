@@ -108,9 +108,9 @@ def train(
         if rank == 0:
             remove_strays(out)
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
-        options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "swap": swap}
+        options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate}
+        options |= {"swap": swap, "kept": kept}
         options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
-        options |= {"kept": kept}
         with stop_signals() as stopped, _errors_naming(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:

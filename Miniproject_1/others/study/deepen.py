@@ -20,8 +20,8 @@ def deepen(weights: Path, out: Path) -> None:
     torch.manual_seed(0)
     model = Model("cpu")
     model.load(weights)
-    widths, blocks = model.network.shape["widths"], model.network.shape["blocks"]
-    deep = UNet([*widths, 2 * widths[-1]], blocks)
+    widths = model.network.shape["widths"]
+    deep = UNet(**model.network.shape | {"widths": [*widths, 2 * widths[-1]]})
     encoder = f"encoder.{len(widths) - 1}."
     learnt = {name.replace("bottom.", encoder): value for name, value in model.network.state_dict().items()}
     deep.load_state_dict(deep.state_dict() | learnt)

@@ -228,9 +228,7 @@ def _json(path: Path) -> Any:
 
 def _shape(network: UNet) -> dict[str, Any]:
     """What the report says of a network."""
-    widths = [SYMMETRIES * each.out_channels for each in (network.head, *network.down)]
-    parameters = sum(each.numel() for each in network.parameters())
-    return {"widths": widths, "blocks": len(network.bottom), "parameters": parameters}
+    return network.shape | {"parameters": sum(each.numel() for each in network.parameters())}
 
 
 def _summary(runs: Runs) -> dict[str, Any]:
@@ -367,7 +365,7 @@ def architecture(network: UNet) -> Figure:
 
 def _boxes(axes: Axes, network: UNet) -> None:
     """A box a stage with its blocks and channels, from left to right."""
-    widths, blocks, _ = _shape(network).values()
+    widths, blocks = network.shape["widths"], network.shape["blocks"]
     bottom = len(widths) - 1
     last = 2 * bottom + 2
     axes.set_axis_off()
