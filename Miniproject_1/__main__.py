@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         return parser
 
     pictures = (_denoise, _page, _train, _evaluate, _shots, _demo)
-    course = (_pairs, _pretrain, _distill, _deepen, _robustness, _cbsd68)
+    course = (_pairs, _pretrain, _distill, _deepen, _untie, _robustness, _cbsd68)
     study = (_bench, _study, _report)
     for add in (*pictures, *course, *study):
         add(command)
@@ -249,14 +249,18 @@ def _distill(command: Command) -> None:
 
 
 def _deepen(command: Command) -> None:
-    parser = command(
-        "deepen",
-        "others.study.deepen:deepen",
-        "a network of one level more, begun with what another has learnt, for pretrain",
-        "Miniproject_1/photographs.pth deeper.pth",
-    )
+    text = "a network of one level more that answers as another does, for pretrain"
+    _add_growth(command("deepen", "others.study.grow:deepen", text, "weights.pth deeper.pth"))
+
+
+def _untie(command: Command) -> None:
+    text = "a network with a filter for each channel that answers as another does, for pretrain"
+    _add_growth(command("untie", "others.study.grow:untie", text, "weights.pth untied.pth"))
+
+
+def _add_growth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="weights, as train writes them")
-    parser.add_argument("out", metavar="OUT", type=Path, help="file for those of the deeper network")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file for those of the larger network")
 
 
 def _robustness(command: Command) -> None:

@@ -77,8 +77,13 @@ class EquivariantConv2d(nn.Conv2d):
         return F.conv2d(x, whole_kernel(self.weight), bias, self.stride, self.padding)
 
 
+def ordinary_conv2d(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """The same sizes at the same cost, but each channel has a filter of its own."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=(size - stride) // 2)
+
+
 class EquivariantConvTranspose2d(nn.ConvTranspose2d):
-    """The same for a transposed convolution that doubles the picture; without biases."""
+    """An equivariant transposed convolution that doubles the picture; without biases."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs // SYMMETRIES, outputs, 2, 2, bias=False)
@@ -88,7 +93,7 @@ class EquivariantConvTranspose2d(nn.ConvTranspose2d):
 
 
 class EquivariantToColours(nn.Conv2d):
-    """The same for a 3×3 convolution that ends in colours."""
+    """An equivariant 3×3 convolution that ends in colours."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs // SYMMETRIES, COLOURS, 3, padding=1)
@@ -130,10 +135,9 @@ def dihedral(images: Tensor, way: int) -> Tensor:
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), two 3×3 convolutions."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, conv: Callable[..., nn.Conv2d]) -> None:
         super().__init__()
-        self.conv1 = EquivariantConv2d(channels, channels, 3)
-        self.conv2 = EquivariantConv2d(channels, channels, 3)
+        self.conv1, self.conv2 = conv(channels, channels, 3), conv(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place where autograd allows it: on a CPU, fresh memory costs more than the arithmetic.
@@ -144,37 +148,47 @@ class UNet(nn.Module):
     """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, floating point in [0, 255] both ways.
 
     widths: channels on each level, from fine to coarse, in groups of eight; blocks: residual blocks on each
-    level and side. The defaults are what learns most in the five minutes that the course gives a CPU.
+    level and side; equivariant: whether eight channels share a filter. With ordinary convolutions it costs as
+    much to compute, and has eight times the parameters to learn with: it needs hours for what they are worth.
+    The defaults are what learns most in the five minutes that the course gives a CPU.
     Raises `ValueError` for widths that are no multiples of 8.
 
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
     it again and the encoder's features are added. The last convolution starts at zero and its
     output is added to the input: an untrained network changes nothing, and all that it has to learn
     is the noise. Any H and W: inside, they are padded to multiples of `stride`. Where they are such
-    multiples, a flipped or transposed picture gives the flipped or transposed answer.
+    multiples, an equivariant network answers a flipped or transposed picture with the flipped or transposed
+    answer.
     """
 
-    def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 2) -> None:
+    def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 2, equivariant: bool = True) -> None:
         super().__init__()
         if any(width % SYMMETRIES for width in widths):
             raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
-        self.shape: dict[str, Any] = {"widths": list(widths), "blocks": blocks}
+        self.shape: dict[str, Any] = {"widths": list(widths), "blocks": blocks, "equivariant": equivariant}
         self.stride = 2 ** (len(widths) - 1)
         # How many pixels away an output can depend on an input: head, tail and the 2 * blocks convolutions of
         # each stage see one pixel of their level further each, the strided ones together less than `stride`.
         self.reach = 2 + 2 * blocks * (2 * (self.stride - 1) + self.stride) + self.stride
 
+        conv: Callable[..., nn.Conv2d] = EquivariantConv2d
+        doubling: Callable[..., nn.ConvTranspose2d] = EquivariantConvTranspose2d
+        to_colours: Callable[..., nn.Conv2d] = EquivariantToColours
+        if not equivariant:
+            conv, doubling = ordinary_conv2d, partial(nn.ConvTranspose2d, kernel_size=2, stride=2)
+            to_colours = partial(ordinary_conv2d, outputs=COLOURS, size=3)
+
         def stage(width: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+            return nn.Sequential(*(ResidualBlock(width, conv) for _ in range(blocks)))
 
         steps = list(pairwise(widths))
-        self.head = EquivariantConv2d(COLOURS, widths[0], 3)
+        self.head = conv(COLOURS, widths[0], 3)
         self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
-        self.down = nn.ModuleList(EquivariantConv2d(fine, coarse, 2, 2) for fine, coarse in steps)
+        self.down = nn.ModuleList(conv(fine, coarse, 2, 2) for fine, coarse in steps)
         self.bottom = stage(widths[-1])
-        self.up = nn.ModuleList(EquivariantConvTranspose2d(coarse, fine) for fine, coarse in steps)
+        self.up = nn.ModuleList(doubling(coarse, fine) for fine, coarse in steps)
         self.decoder = nn.ModuleList(stage(width) for width in widths[:-1])
-        self.tail = EquivariantToColours(widths[0])
+        self.tail = to_colours(widths[0])
         self.initialise()
 
     def initialise(self) -> None:

@@ -145,7 +145,7 @@ def test_weights_bring_the_shape_of_their_network(tmp_path, pretrained, train_da
             model.load(tmp_path / "deep.pth")
     finally:
         torch.set_default_dtype(torch.float32)
-    assert model.network.shape == {"widths": [8, 16, 24], "blocks": 1}
+    assert model.network.shape == {"widths": [8, 16, 24], "blocks": 1, "equivariant": True}
     assert torch.equal(model.predict(noisy), deep.predict(noisy))
     model.train(*few, 1)
     model.load_pretrained_model()
@@ -588,7 +588,7 @@ def test_output_has_the_inputs_shape_and_the_right_range(pretrained, shape, dtyp
 
 
 @pytest.mark.parametrize("width", [32, 64])
-def test_a_turned_picture_gives_the_turned_answer(pretrained, val_data, width, monkeypatch):
+def test_a_turned_picture_gives_the_turned_answer(photo_model, val_data, width, monkeypatch):
     monkeypatch.setattr(model_module, "bfloat16", lambda device: False)  # whose rounding is coarser than this
     torch.manual_seed(0)
     model = Model()
@@ -596,7 +596,7 @@ def test_a_turned_picture_gives_the_turned_answer(pretrained, val_data, width, m
     for parameter in model.network.parameters():  # the biases too, which start at zero
         torch.nn.init.normal_(parameter, std=0.05)
     noisy = val_data[0][:4].repeat(1, 1, 1, width // 32)
-    for each in (model, pretrained):
+    for each in (model, photo_model):
         answer = each.predict(noisy)
         assert (answer - noisy).abs().max() > 10
         for way in range(8):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...model import SYMMETRIES, ResidualBlock, UNet
+from ...model import ResidualBlock, UNet
 
 
 def benchmark_1() -> nn.Module:
@@ -127,24 +127,7 @@ def _convolutions(*channels: int, activation: Callable[[], nn.Module] = nn.ReLU)
 
 def untied(widths: Sequence[int] = (48, 96), blocks: int = 1) -> UNet:
     """`UNet` with ordinary convolutions: every channel has a filter of its own, in one way."""
-    network = UNet(widths, blocks)
-    for parent in list(network.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.ConvTranspose2d):
-                ordinary: nn.Module = nn.ConvTranspose2d(
-                    SYMMETRIES * layer.in_channels, layer.out_channels, 2, 2
-                )
-            elif layer is network.tail:
-                ordinary = nn.Conv2d(widths[0], layer.out_channels, 3, padding=1)
-            elif isinstance(layer, nn.Conv2d):
-                size, stride = layer.kernel_size[0], layer.stride[0]
-                channels = layer.in_channels, SYMMETRIES * layer.out_channels
-                ordinary = nn.Conv2d(*channels, size, stride, (size - stride) // 2)
-            else:
-                continue
-            setattr(parent, name, ordinary)
-    network.initialise()
-    return network
+    return UNet(widths, blocks, equivariant=False)
 
 
 def plain_unet() -> UNet:

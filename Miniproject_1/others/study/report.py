@@ -21,7 +21,6 @@ from ...model import (
     MUON_FACTOR,
     SYMMETRIES,
     WARMUP,
-    Model,
     UNet,
     atomic_write,
     dihedral,
@@ -85,8 +84,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
     from matplotlib import rc_context
 
     studies = dict(_studies(results))
-    network = _pretrained()
-    content = _content(results, studies, network)
+    content = _content(results, studies)
     pictures = _whole(results / "pictures.png")
     text = json.dumps(content, ensure_ascii=False).encode()
     content["digest"] = hashlib.sha256(text + pictures).hexdigest()
@@ -98,7 +96,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         dots(_path(content)).savefig(build / "path.svg")
         if content["changes"]:
             forest(content["changes"]).savefig(build / "changes.svg")
-        architecture(network).savefig(build / "architecture.svg")
+        architecture(UNet(), _filter()).savefig(build / "architecture.svg")
         (build / "pictures.png").write_bytes(pictures)
         pdf = typst.compile(build / "report.typ")
     with atomic_write(out) as file:
@@ -119,7 +117,7 @@ def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
             )
 
 
-def _content(results: Path, studies: dict[str, dict[str, Runs]], network: UNet) -> dict[str, Any]:
+def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, Any]:
     """All that `report.typ` reads."""
     bench = results / "bench.json"
     weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
@@ -128,9 +126,10 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]], network: UNet) 
         "bench": _json(bench) if bench.exists() else None,
         "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
         "published_photographs": PUBLISHED,
-        "network": _shape(network),
+        "network": _shape(UNet()),
+        "bestmodel": _shape(load_model(device="cpu").network),
         "photographs": _shape(load_model(PHOTOGRAPHS, "cpu").network),
-        "filter": _filter(network).tolist(),
+        "filter": _filter().tolist(),
         "set": SET,
         "studies": {
             name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
@@ -203,15 +202,9 @@ def _less_stable(settings: dict[str, Runs]) -> str:
     return "Kaiming" if varies_more(kaiming, xavier) else ""
 
 
-def _pretrained() -> UNet:
-    model = Model("cpu")
-    model.load_pretrained_model()
-    return model.network
-
-
-def _filter(network: UNet) -> Tensor:
-    """Of the first convolution's stored filters, what turning changes most: 3×3, the mean over colours."""
-    filters = network.head.weight.detach().mean(1)
+def _filter() -> Tensor:
+    """Of the first convolution's filters in photographs.pth, what turning changes most: 3×3, mean colour."""
+    filters = load_model(PHOTOGRAPHS, "cpu").network.head.weight.detach().mean(1)
     orientations = torch.stack([dihedral(filters, way) for way in range(SYMMETRIES)])
     return filters[orientations.var(0).sum((1, 2)).argmax()]
 
@@ -306,12 +299,13 @@ def _curve(axes: Axes, after: list[dict[str, float]], label: str, index: int, co
 def _path(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What `dots` shows of the path: its settings, and where it goes on to."""
     scores = content["studies"]["path"]
-    own = [run for run in content["weights"] if run["parameters"] == content["network"]["parameters"]]
+    own = [run for run in content["weights"] if not run["former_hours"]]
     runs = {
         f"bestmodel.pth, run {number}": {
             "mean": run["psnr"],
             "deviation": 0,
-            "rotations": run["psnr"],  # an equivariant network answers what is turned alike
+            # An equivariant network answers what is turned alike.
+            "rotations": run.get("psnr_rotations", run["psnr"]),
         }
         for number, run in enumerate(own, 1)
     }
@@ -352,14 +346,14 @@ def dots(scores: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def architecture(network: UNet) -> Figure:
+def architecture(network: UNet, kernel: Tensor) -> Figure:
     """Left the network as boxes, a row a level; right one stored filter and the eight that are made of it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(PAGE, 0.25 + 0.45 * len(network.down) + 0.45), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     _boxes(left, network)
-    _orientations(right, _filter(network))
+    _orientations(right, kernel)
     return figure
 
 
