@@ -203,10 +203,10 @@ def _less_stable(settings: dict[str, Runs]) -> str:
 
 
 def _filter() -> Tensor:
-    """Of the first convolution's filters in photographs.pth, what turning changes most: 3×3, mean colour."""
+    """Of the first convolution's filters in photographs.pth, what turning changes most, for its size: 3×3."""
     filters = load_model(PHOTOGRAPHS, "cpu").network.head.weight.detach().mean(1)
     orientations = torch.stack([dihedral(filters, way) for way in range(SYMMETRIES)])
-    return filters[orientations.var(0).sum((1, 2)).argmax()]
+    return filters[(orientations.var(0).sum((1, 2)) / filters.square().sum((1, 2))).argmax()]
 
 
 def _whole(path: Path) -> bytes:
