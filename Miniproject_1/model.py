@@ -72,35 +72,43 @@ class EquivariantConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs // SYMMETRIES, size, stride, padding=(size - stride) // 2)
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the ordinary convolution that computes the same."""
+        return whole_kernel(self.weight), self.get_parameter("bias").repeat_interleave(SYMMETRIES)
+
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.get_parameter("bias").repeat_interleave(SYMMETRIES)
-        return F.conv2d(x, whole_kernel(self.weight), bias, self.stride, self.padding)
-
-
-def ordinary_conv2d(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """The same sizes at the same cost, but each channel has a filter of its own."""
-    return nn.Conv2d(inputs, outputs, size, stride, padding=(size - stride) // 2)
+        return F.conv2d(x, *self.whole(), self.stride, self.padding)
 
 
 class EquivariantConvTranspose2d(nn.ConvTranspose2d):
-    """An equivariant transposed convolution that doubles the picture; without biases."""
+    """The same for a transposed convolution that doubles the picture; without biases."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs // SYMMETRIES, outputs, 2, 2, bias=False)
 
+    def whole(self) -> tuple[Tensor, None]:
+        return whole_kernel(self.weight), None
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return F.conv_transpose2d(x, whole_kernel(self.weight), stride=self.stride)
+        return F.conv_transpose2d(x, *self.whole(), self.stride)
 
 
 class EquivariantToColours(nn.Conv2d):
-    """An equivariant 3×3 convolution that ends in colours."""
+    """The same for a 3×3 convolution that ends in colours."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs // SYMMETRIES, COLOURS, 3, padding=1)
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        return whole_kernel(self.weight.transpose(0, 1)).transpose(0, 1), self.get_parameter("bias")
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = whole_kernel(self.weight.transpose(0, 1)).transpose(0, 1)
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+        return F.conv2d(x, *self.whole(), padding=self.padding)
+
+
+def ordinary_conv2d(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """In the place of an `EquivariantConv2d`, at the same cost: each channel has a filter of its own."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=(size - stride) // 2)
 
 
 def whole_kernel(weight: Tensor) -> Tensor:
@@ -148,9 +156,9 @@ class UNet(nn.Module):
     """A residual U-Net without normalisation: N×3×H×W -> N×3×H×W, floating point in [0, 255] both ways.
 
     widths: channels on each level, from fine to coarse, in groups of eight; blocks: residual blocks on each
-    level and side; equivariant: whether eight channels share a filter. With ordinary convolutions it costs as
-    much to compute, and has eight times the parameters to learn with: it needs hours for what they are worth.
-    The defaults are what learns most in the five minutes that the course gives a CPU.
+    level and side; equivariant: whether eight channels share a filter. Ordinary convolutions cost as much to
+    compute and have eight times the parameters, which pay only after hours of training. The defaults are what
+    learns most in the five minutes that the course gives a CPU.
     Raises `ValueError` for widths that are no multiples of 8.
 
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...model import SYMMETRIES, EquivariantToColours, Model, UNet, whole_kernel
+from ...model import EquivariantConv2d, EquivariantConvTranspose2d, EquivariantToColours, Model, UNet
 
 
 def deepen(weights: Path, out: Path) -> None:
@@ -45,13 +45,10 @@ def untie(weights: Path, out: Path) -> None:
     ordinary = UNet(**model.network.shape | {"equivariant": False})
     learnt = ordinary.state_dict()  # in which the transposed convolutions' biases are zero
     for name, layer in model.network.named_modules():
-        if isinstance(layer, EquivariantToColours):
-            learnt[f"{name}.weight"] = whole_kernel(layer.weight.transpose(0, 1)).transpose(0, 1)
-            learnt[f"{name}.bias"] = layer.get_parameter("bias")
-        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            learnt[f"{name}.weight"] = whole_kernel(layer.weight)
-            if layer.bias is not None:
-                learnt[f"{name}.bias"] = layer.bias.repeat_interleave(SYMMETRIES)
+        if isinstance(layer, (EquivariantConv2d, EquivariantConvTranspose2d, EquivariantToColours)):
+            learnt[f"{name}.weight"], bias = layer.whole()
+            if bias is not None:
+                learnt[f"{name}.bias"] = bias
     ordinary.load_state_dict(learnt)
     model.network = ordinary
     model.save(out)

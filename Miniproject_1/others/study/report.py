@@ -96,7 +96,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         dots(_path(content)).savefig(build / "path.svg")
         if content["changes"]:
             forest(content["changes"]).savefig(build / "changes.svg")
-        architecture(UNet(), _filter()).savefig(build / "architecture.svg")
+        architecture(UNet(), torch.tensor(content["filter"])).savefig(build / "architecture.svg")
         (build / "pictures.png").write_bytes(pictures)
         pdf = typst.compile(build / "report.typ")
     with atomic_write(out) as file:
@@ -119,7 +119,7 @@ def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
 
 def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, Any]:
     """All that `report.typ` reads."""
-    bench = results / "bench.json"
+    bench, photographs = results / "bench.json", load_model(PHOTOGRAPHS, "cpu").network
     weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
     content = {name: _json(results / f"{name}.json") for name in ("noises", "published", "cbsd68", "shots")}
     return content | {
@@ -128,8 +128,8 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, An
         "published_photographs": PUBLISHED,
         "network": _shape(UNet()),
         "bestmodel": _shape(load_model(device="cpu").network),
-        "photographs": _shape(load_model(PHOTOGRAPHS, "cpu").network),
-        "filter": _filter().tolist(),
+        "photographs": _shape(photographs),
+        "filter": _filter(photographs).tolist(),
         "set": SET,
         "studies": {
             name: {SPOKEN.get(label, label): _summary(runs) for label, runs in settings.items()}
@@ -202,9 +202,9 @@ def _less_stable(settings: dict[str, Runs]) -> str:
     return "Kaiming" if varies_more(kaiming, xavier) else ""
 
 
-def _filter() -> Tensor:
-    """Of the first convolution's filters in photographs.pth, what turning changes most, for its size: 3×3."""
-    filters = load_model(PHOTOGRAPHS, "cpu").network.head.weight.detach().mean(1)
+def _filter(network: UNet) -> Tensor:
+    """Of the first convolution's stored filters, what turning changes most for its size: 3×3, mean colour."""
+    filters = network.head.weight.detach().mean(1)
     orientations = torch.stack([dihedral(filters, way) for way in range(SYMMETRIES)])
     return filters[(orientations.var(0).sum((1, 2)) / filters.square().sum((1, 2))).argmax()]
 
