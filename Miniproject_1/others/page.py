@@ -111,14 +111,13 @@ class Work:
     """What the buttons of one tab do, in files below `folder`.
 
     visits: for each visitor, a list that gets an element where the work is to stop, and where its files lie;
-    running: as many elements as there are works being done; processes: those of them that train.
+    running: as many elements as there are works being done.
     """
 
     def __init__(self, folder: Path, device: str | None) -> None:
         self.folder, self.device = folder, device
         self.visits: dict[str | None, tuple[list[int], Path]] = {}
         self.running: list[int] = []
-        self.processes: list[subprocess.Popen] = []
 
     def begin(self, request: gr.Request) -> None:
         """Before any work, and before it waits for its turn: what the visitor's last work was is stopped."""
@@ -142,12 +141,8 @@ class Work:
         """End all work, and wait until it has: it could still write files."""
         while self.visits:
             self.visits.popitem()[1][0].append(1)
-        while len(self.running) > len(self.processes):
+        while self.running:
             time.sleep(0.1)
-        # Where nobody is left to ask for what `train` yields, it would never come to end its process.
-        for process in tuple(self.processes):
-            process.terminate()
-            process.wait()
 
     def _visit(self, request: gr.Request) -> tuple[list[int], Path]:
         """(what says that this work is to stop, a new folder for it)."""
@@ -208,7 +203,7 @@ class Work:
                 command.append(str(place / name))
             command += ["-o", str(out), "--epochs", f"{epochs:.0f}"]
             command += ["--device", self.device] if self.device else []
-            with log.open("w") as file, self._process(command, file) as process:
+            with log.open("w") as file, _running(command, file) as process:
                 while process.poll() is None and not stopped:
                     yield self._words(log.read_text()), str(curve) if curve.exists() else None, None
                     time.sleep(0.5)
@@ -223,18 +218,6 @@ class Work:
             yield printed, files[0], files[1]
             if failed:
                 raise ValueError((printed.splitlines() or [f"train ended with {process.returncode}"])[-1])
-
-    @contextmanager
-    def _process(self, command: list[str], log: Any) -> Iterator[subprocess.Popen]:
-        """Within, the command runs; at the end it is asked to stop, as by Ctrl-C, where it still does."""
-        quiet = os.environ | {"TQDM_DISABLE": "1"}
-        with subprocess.Popen(command, stdout=log, stderr=log, env=quiet) as process:
-            self.processes.append(process)
-            try:
-                yield process
-            finally:
-                process.terminate()
-                self.processes.remove(process)
 
     @contextmanager
     def _errors_shown(self) -> Iterator[None]:
@@ -254,6 +237,17 @@ class Work:
         words = re.sub(rf"{here}/\w+/\w+/(first|second)\b(/scene\.\w+)?", r"\1 shot", str(said))
         words = re.sub(rf"{here}/(\w+/){{1,2}}", "", words).replace("--clean", "clean picture")
         return words or (type(said).__name__ if isinstance(said, Exception) else "")
+
+
+@contextmanager
+def _running(command: list[str], log: Any) -> Iterator[subprocess.Popen]:
+    """Within, the command runs; at the end it is asked to stop, as by Ctrl-C, where it still does."""
+    quiet = os.environ | {"TQDM_DISABLE": "1"}
+    with subprocess.Popen(command, stdout=log, stderr=log, env=quiet) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def _middle(picture: Picture) -> Picture:
