@@ -256,12 +256,16 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
 
     figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    means = []
+    shown = {
+        name: {label: _summary(runs)["after"] for label, runs in studies[name].items()} for name in CURVES
+    }
+    means = sorted(each["mean"] for lines in shown.values() for after in lines.values() for each in after)
+    # What fails to learn would press all others together: it may leave the panel.
+    low, high = means[len(means) // 12], means[-1]
     for axes, (name, title) in zip(panels.flat, CURVES.items(), strict=True):
-        for index, (label, runs) in enumerate(studies[name].items()):
-            after = _summary(runs)["after"]
-            means += [each["mean"] for each in after]
-            _curve(axes, after, label, index, len(studies[name]))
+        for index, (label, after) in enumerate(shown[name].items()):
+            below = " (below)" if max(each["mean"] for each in after) < low else ""
+            _curve(axes, after, label + below, index, len(shown[name]))
         axes.set_title(title, fontsize=7.5, pad=3)
         axes.spines[["top", "right"]].set_visible(False)
         # Beside the lines, wherever they go, and with strokes long enough to be told apart.
@@ -273,8 +277,6 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
             handlelength=3,
             borderpad=0,
         )
-    # What fails to learn would press all others together: it may leave the panel.
-    low, high = sorted(means)[len(means) // 12], max(means)
     panels[0, 0].set_ylim(low, high + 0.1 * (high - low))
     panels[0, 0].set_xticks(range(1, max(_epochs(studies[name]) for name in CURVES) + 1))
     figure.supxlabel("epoch", fontsize=7.5)
