@@ -30,7 +30,7 @@ BROWSER = next(BROWSERS, None) if find_spec("playwright") else None
 MOST_BYTES = 400_000
 COMMAND = f"""import sys, Miniproject_1.others.page as page; page.MOST_BYTES = {MOST_BYTES}
 import Miniproject_1.others.denoise as denoise; denoise.PIXELS_AT_ONCE = 1  # many bands
-import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, before the tests, is not meant for it
+import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a nohup before pytest is not meant for it
 from Miniproject_1.__main__ import main; sys.argv[1:] = ["page", "--device", "cpu"]; sys.exit(main())"""
 IN_THE_END = 300_000  # milliseconds, on a busy machine
 
