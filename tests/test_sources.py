@@ -68,6 +68,7 @@ def train(folders, out, *more):
 
 def test_own_shots_are_learnt_from_and_denoised_with(folders, tmp_path, monkeypatch, run_here):
     monkeypatch.setattr(sources_module, "LEAST", 500)
+    monkeypatch.setattr(sources_module, "PATCH", 32)
     out = tmp_path / "weights.pth"
     code, told = run_here("train", *folders, "-o", out, "--epochs", 2, "--start", "none")
     assert code == 0, told.err

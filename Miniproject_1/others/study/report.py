@@ -51,10 +51,11 @@ CURVES = {  # the original's questions, and what each asks
     "initialisation": "initialisation",
 }
 SPOKEN = {  # settings whose names the report says in more words
-    "none": "ours, unchanged",
-    "Muon × 2.5": f"Muon's rate × 2.5 (ours: {MUON_FACTOR})",
-    "Muon × 10": f"Muon's rate × 10 (ours: {MUON_FACTOR})",
-    "weights averaged (0.98)": "weights averaged, decay 0.98",
+    "none": "unchanged",
+    "no residual blocks": "blocks without their addition",
+    "Muon × 2.5": f"Muon's rate 2.5 × AdamW's (not {MUON_FACTOR})",
+    "Muon × 10": f"Muon's rate 10 × AdamW's (not {MUON_FACTOR})",
+    "weights averaged (0.98)": "exponential mean of weights",
 }
 SET = {  # what the report says of how things were set
     "learning_rate": LEARNING_RATE,
@@ -93,7 +94,6 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
         curves(studies).savefig(build / "curves.svg")
-        dots(_path(content)).savefig(build / "path.svg")
         if content["changes"]:
             forest(content["changes"]).savefig(build / "changes.svg")
         architecture(UNet(), torch.tensor(content["filter"])).savefig(build / "architecture.svg")
@@ -264,17 +264,19 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
     low, high = means[len(means) // 12], means[-1]
     for axes, (name, title) in zip(panels.flat, CURVES.items(), strict=True):
         for index, (label, after) in enumerate(shown[name].items()):
-            below = " (below)" if max(each["mean"] for each in after) < low else ""
-            _curve(axes, after, label + below, index, len(shown[name]))
+            below = max(each["mean"] for each in after) < low
+            text = label + " (below)" if below else label
+            _curve(axes, after, text, index, len(shown[name]), band=not below)
         axes.set_title(title, fontsize=7.5, pad=3)
         axes.spines[["top", "right"]].set_visible(False)
         # Beside the lines, wherever they go, and with strokes long enough to be told apart.
         axes.legend(
             loc="center left",
-            bbox_to_anchor=(1, 0.5),
-            fontsize=6.5,
+            bbox_to_anchor=(0.99, 0.5),
+            fontsize=6,
             frameon=False,
-            handlelength=3,
+            handlelength=2.4,
+            handletextpad=0.4,
             borderpad=0,
         )
     panels[0, 0].set_ylim(low, high + 0.1 * (high - low))
@@ -288,30 +290,17 @@ def _epochs(settings: dict[str, Runs]) -> int:
     return max(len(run["psnr"]) for runs in settings.values() for run in runs)
 
 
-def _curve(axes: Axes, after: list[dict[str, float]], label: str, index: int, count: int) -> None:
+def _curve(
+    axes: Axes, after: list[dict[str, float]], label: str, index: int, count: int, *, band: bool
+) -> None:
     epochs = range(1, len(after) + 1)
     mean, spread = ([each[key] for each in after] for key in ("mean", "deviation"))
     colour = _colour(index, count)
     style: dict[str, Any] = {"linestyle": LINES[index % len(LINES)], "marker": MARKS[index % len(MARKS)]}
     axes.plot(epochs, mean, color=colour, label=label, markersize=2.5, linewidth=1.1, **style)
-    low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def _path(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `dots` shows of the path: its settings, and where it goes on to."""
-    scores = content["studies"]["path"]
-    own = [run for run in content["weights"] if not run["former_hours"]]
-    runs = {
-        f"bestmodel.pth, run {number}": {
-            "mean": run["psnr"],
-            "deviation": 0,
-            # An equivariant network answers what is turned alike.
-            "rotations": run.get("psnr_rotations", run["psnr"]),
-        }
-        for number, run in enumerate(own, 1)
-    }
-    return scores | runs
+    if band:
+        low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def forest(changes: list[dict[str, Any]]) -> Figure:
@@ -328,23 +317,6 @@ def forest(changes: list[dict[str, Any]]) -> Figure:
     axes.set_yticks(rows, [each["name"] for each in changes], fontsize=6.5)
     axes.set_ylim(len(changes) - 0.4, -0.6)
     axes.set_xlabel("difference to the unchanged, dB")
-    return figure
-
-
-def dots(scores: dict[str, dict[str, Any]]) -> Figure:
-    """A dot each: the mean PSNR, with the seeds' deviation and what the mean of two answers gives."""
-    figure, axes = _figure(0.45 + 0.12 * len(scores))
-    means, deviations, rotations = (
-        [each[key] for each in scores.values()] for key in ("mean", "deviation", "rotations")
-    )
-    style: dict[str, Any] = {"color": "black", "markersize": 3, "linewidth": 0.9, "capsize": 1.5}
-    axes.errorbar(means, range(len(scores)), xerr=deviations, fmt="o", **style)
-    axes.plot(rotations, range(len(scores)), "D", color="0.6", markersize=2.5, zorder=0)
-    for index, mean in enumerate(means):
-        axes.text(1.01, index, f"{mean:.2f}", va="center", fontsize=6.5, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(scores)), list(scores), fontsize=6.5)
-    axes.invert_yaxis()
-    axes.set_xlabel("validation PSNR in dB")
     return figure
 
 
