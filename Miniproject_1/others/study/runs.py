@@ -152,7 +152,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "two levels, 48 and 96 channels": Setting(PooledUNet, AUGMENTED),
         "strided, transposed convolutions": Setting(partial(PooledUNet, strided=True), AUGMENTED),
         "features added": Setting(plain_unet, AUGMENTED),
-        "residual U-Net": Setting(untied, AUGMENTED),
+        "residual blocks": Setting(untied, AUGMENTED),
     },
     # What it costs on the course's noise that some inputs carry another, as `bestmodel.pth`'s do.
     "other_noises": {
