@@ -2,13 +2,13 @@
 # report: report.pdf and the tables of README and docs from the kept results. All set up what they need in .venv.
 # make oldest: the wheel, in an environment of its own with the
 # oldest torch that it takes, first with nothing else, then with all that it can ask for but the page; and the tests
-# there, but for those that no torch can change. The page is left to make test: gradio asks for an older Pillow, and
+# there, but for four files of tests that hardly touch torch. The page is left to make test: gradio asks for an older Pillow, and
 # here the newest is tested.
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := pytest --numprocesses 2 --dist loadfile
 OLD := .venv-oldest
-WITHOUT_TORCH := docs packaging report statistics
+HARDLY_TORCH := docs packaging report statistics
 OLDEST_TORCH := $(shell sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/\1/p' pyproject.toml)
 
 .PHONY: demo test quick style report oldest clean
@@ -44,7 +44,7 @@ oldest:
 	cd $(OLD) && bin/miniproject-1 demo && bin/miniproject-1 denoise demo.png -o denoised.png --weights model.pth
 	$(OLD)/bin/python -m pip install --quiet "$$(echo $(OLD)/*.whl)[test]"
 	$(OLD)/bin/python -c "import torch; assert torch.__version__.startswith('$(OLDEST_TORCH).')"
-	OMP_NUM_THREADS=1 $(OLD)/bin/$(SUITE) $(WITHOUT_TORCH:%=--ignore tests/test_%.py)
+	OMP_NUM_THREADS=1 $(OLD)/bin/$(SUITE) $(HARDLY_TORCH:%=--ignore tests/test_%.py)
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
