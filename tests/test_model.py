@@ -11,10 +11,19 @@ import pytest
 import skimage.data
 import torch
 from conftest import ROOT, closed, run, same_weights
+from torch import nn
 
 import Miniproject_1.model as model_module
 from Miniproject_1 import Model
-from Miniproject_1.model import Training, UNet, dihedral, psnr_loss
+from Miniproject_1.model import (
+    EquivariantConv2d,
+    KernelMuon,
+    Training,
+    UNet,
+    dihedral,
+    psnr_loss,
+    whole_kernel,
+)
 from Miniproject_1.others.machine import PHOTOGRAPHS
 from Miniproject_1.others.metrics import psnr
 
@@ -347,6 +356,25 @@ def test_shares_of_a_batch_give_the_gradients_of_the_whole(train_data):
     for end in ends[1:]:
         for name, value in end.items():
             torch.testing.assert_close(value, ends[0][name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(16, 32, 3), nn.Conv2d(8, 64, 2), EquivariantConv2d(16, 32, 3)], ids=str
+)
+def test_muon_steps_as_pytorchs_does_on_whole_kernels(layer):
+    """As close as bfloat16, in which PyTorch's computes."""
+
+    def whole(weight):
+        return (whole_kernel(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
+
+    matrix, own = whole(layer.weight.detach()), KernelMuon([layer], 0.01)
+    pytorchs, begin = torch.optim.Muon([matrix], 0.01, weight_decay=0), matrix.clone()
+    for _ in range(3):
+        layer.weight.grad = torch.randn_like(layer.weight)
+        matrix.grad = whole(layer.weight.grad)
+        own.step()
+        pytorchs.step()
+    assert (whole(layer.weight.detach()) - matrix).norm() < 0.02 * (matrix - begin).norm()
 
 
 def test_noise_beyond_the_range_is_learnt_from_as_it_is(val_data):
