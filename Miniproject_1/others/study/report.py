@@ -119,11 +119,13 @@ def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
 
 def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, Any]:
     """All that `report.typ` reads."""
-    bench, photographs = results / "bench.json", load_model(PHOTOGRAPHS, "cpu").network
+    bench, slower = results / "bench.json", results / "bench_without_bfloat16.json"
+    photographs = load_model(PHOTOGRAPHS, "cpu").network
     weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
     content = {name: _json(results / f"{name}.json") for name in ("noises", "published", "cbsd68", "shots")}
     return content | {
         "bench": _json(bench) if bench.exists() else None,
+        "slower": _json(slower)["epoch"] if slower.exists() else None,
         "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
         "published_photographs": PUBLISHED,
         "network": _shape(UNet()),
@@ -242,7 +244,8 @@ def _summary(runs: Runs) -> dict[str, Any]:
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": min(seconds),
         "slowest": max(seconds),
-        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs", "machine")},
+        "machine": " and ".join(dict.fromkeys(run["machine"] for run in runs)),
+        **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
         "seeds": len(runs),
     }
 
