@@ -8,9 +8,10 @@ import PIL.Image
 import pytest
 import torch
 
+import Miniproject_1.others.study.cbsd68 as cbsd68_module
 from Miniproject_1.model import Model
 from Miniproject_1.others import simulated
-from Miniproject_1.others.photographs import embedded_photographs
+from Miniproject_1.others.photographs import embedded_photographs, open_photograph
 from Miniproject_1.others.simulated import SimulatedShots, camera_shots, demosaic, mosaic, simulated_pair
 
 
@@ -115,3 +116,13 @@ def test_cbsd68_scores_photographs_under_noise_and_keeps_what_was_measured_of_bm
         # Clipping what leaves [0, 255] makes it less.
         assert table["noisy"][str(sigma)]["psnr"] == pytest.approx(20 * math.log10(255 / sigma), abs=1.5)
         assert table["model"][str(sigma)]["psnr"] > table["noisy"][str(sigma)]["psnr"] + 3
+
+
+def test_cbsd68_measures_bm3d_on_one_picture_after_the_other(tmp_path, run_here, monkeypatch):
+    monkeypatch.setattr(cbsd68_module, "SIGMAS", (25,))
+    for number, path in enumerate(embedded_photographs()[:2]):
+        open_photograph(path).resize((48, 40)).save(tmp_path / f"{number}.png")
+    out = tmp_path / "table.json"
+    assert run_here("cbsd68", tmp_path, "--bm3d", "--out", out)[0] == 0
+    table = json.loads(out.read_text())
+    assert table["bm3d"]["25"]["psnr"] > table["noisy"]["25"]["psnr"] + 3

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...model import tqdm
 from ..evaluate import apply_tool
 from ..machine import PHOTOGRAPHS, describe_machine, load_model, refuse_unwritable, write_json
 from ..metrics import psnr
-from ..photographs import find_photographs, in_threads, open_photograph, pixels_of
+from ..photographs import find_photographs, open_photograph, pixels_of
 
 SIGMAS = (0, 15, 25, 50)
 
@@ -47,7 +48,8 @@ def cbsd68(
             rows["bm3d"] = partial(_bm3d, sigma=sigma)
         for name, tool in rows.items():
             start = time.perf_counter()
-            made = list(in_threads(tool, noisy, name)) if name == "bm3d" else [tool(each) for each in noisy]
+            # One after the other: BM3D has threads of its own, and aborts the process where two calls meet.
+            made = [tool(each) for each in (tqdm(noisy, name, leave=False) if tqdm else noisy)]
             seconds = time.perf_counter() - start
             scores = [psnr(*both).item() for both in zip(made, clean, strict=True)]
             score = round(sum(scores) / len(scores), 3)
