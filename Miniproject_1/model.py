@@ -261,6 +261,8 @@ class KernelMuon(torch.optim.Optimizer):
     def __init__(self, layers: Sequence[nn.Conv2d], learning_rate: float) -> None:
         super().__init__([layer.weight for layer in layers], {"lr": learning_rate})
         self.layers = layers
+        for layer in layers:
+            self.state[layer.weight]["momentum"] = torch.zeros_like(layer.weight)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -269,7 +271,7 @@ class KernelMuon(torch.optim.Optimizer):
             weight, gradient = layer.weight, layer.weight.grad
             if gradient is None:
                 continue
-            momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            momentum = self.state[weight]["momentum"]
             momentum.lerp_(gradient, 1 - MOMENTUM)
             update = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
             whole = whole_kernel(update) if isinstance(layer, EquivariantConv2d) else update
