@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from glob import escape
 from itertools import islice, pairwise, product
 from pathlib import Path
@@ -260,39 +260,47 @@ class KernelMuon(torch.optim.Optimizer):
 
     def __init__(self, layers: Sequence[nn.Conv2d], learning_rate: float) -> None:
         super().__init__([layer.weight for layer in layers], {"lr": learning_rate})
-        self.layers = layers
+        self.alike: dict[Any, list[nn.Conv2d]] = {}  # of one kind and shape, and so computed at once
         for layer in layers:
             self.state[layer.weight]["momentum"] = torch.zeros_like(layer.weight)
+            self.alike.setdefault((type(layer), layer.weight.shape), []).append(layer)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         learning_rate = self.param_groups[0]["lr"]
-        for layer in self.layers:
-            weight, gradient = layer.weight, layer.weight.grad
-            if gradient is None:
+        for layers in self.alike.values():
+            layers = [layer for layer in layers if layer.weight.grad is not None]
+            if not layers:
                 continue
-            momentum = self.state[weight]["momentum"]
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            update = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
-            whole = whole_kernel(update) if isinstance(layer, EquivariantConv2d) else update
-            matrix = orthogonalised(whole.flatten(1))
-            rows, columns = matrix.shape
-            stored = matrix[:: rows // len(weight)].view_as(weight)
-            weight.add_(stored, alpha=-learning_rate * math.sqrt(max(1, rows / columns)))
+            matrices = orthogonalised(torch.stack([self._update(layer).flatten(1) for layer in layers]))
+            rows, columns = matrices.shape[1:]
+            step = learning_rate * math.sqrt(max(1, rows / columns))
+            for layer, matrix in zip(layers, matrices, strict=True):
+                stored = matrix[:: rows // len(layer.weight)]
+                layer.weight.sub_(stored.view_as(layer.weight), alpha=step)
+
+    def _update(self, layer: nn.Conv2d) -> Tensor:
+        """Nesterov's momentum, as a whole kernel."""
+        gradient, momentum = layer.weight.grad, self.state[layer.weight]["momentum"]
+        assert gradient is not None
+        momentum.lerp_(gradient, 1 - MOMENTUM)
+        update = gradient.lerp(momentum, MOMENTUM)
+        return whole_kernel(update) if isinstance(layer, EquivariantConv2d) else update
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """About the closest matrix whose singular values are all 1, by five of Muon's Newton-Schulz steps.
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """About the closest ones whose singular values are all 1, by five of Muon's Newton-Schulz steps: N×r×c.
 
     In bfloat16, which is enough, on devices that compute in it.
     """
-    flat = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    flat = flat / flat.norm().clamp(min=1e-7)
+    flat = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    flat = flat / flat.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     flat = flat.bfloat16() if bfloat16(flat.device) else flat
     for _ in range(5):
-        gram = flat @ flat.T
-        flat = torch.addmm(flat, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), flat, beta=3.4445)
-    return flat.T if matrix.shape[0] > matrix.shape[1] else flat
+        gram = flat @ flat.mT
+        poly = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        flat = torch.baddbmm(flat, poly, flat, beta=3.4445)
+    return flat.mT if matrices.shape[1] > matrices.shape[2] else flat
 
 
 def muon_and_adamw(
@@ -499,7 +507,7 @@ class Training:
 
         own = slice(self.rank, None, self.processes)
         shares = workers.map(of_share, *(images[own].chunk(self.shares) for images in (noisy_a, noisy_b)))
-        total = [torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)]
+        total = [reduce(torch.add, parts) for parts in zip(*shares, strict=True)]
         if self.processes > 1:
             message = parameters_to_vector(total)
             dist.all_reduce(message)

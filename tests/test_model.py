@@ -367,14 +367,18 @@ def test_muon_steps_as_pytorchs_does_on_whole_kernels(layer):
     def whole(weight):
         return (whole_kernel(weight) if isinstance(layer, EquivariantConv2d) else weight).flatten(1).clone()
 
-    matrix, own = whole(layer.weight.detach()), KernelMuon([layer], 0.01)
-    pytorchs, begin = torch.optim.Muon([matrix], 0.01, weight_decay=0), matrix.clone()
+    layers = [layer, copy.deepcopy(layer)]  # of one shape, and so computed at once
+    matrices = [whole(each.weight.detach()) for each in layers]
+    own = KernelMuon(layers, 0.01)
+    pytorchs, begin = torch.optim.Muon(matrices, 0.01, weight_decay=0), matrices[0].clone()
     for _ in range(3):
-        layer.weight.grad = torch.randn_like(layer.weight)
-        matrix.grad = whole(layer.weight.grad)
+        for each, matrix in zip(layers, matrices, strict=True):
+            each.weight.grad = torch.randn_like(each.weight)
+            matrix.grad = whole(each.weight.grad)
         own.step()
         pytorchs.step()
-    assert (whole(layer.weight.detach()) - matrix).norm() < 0.02 * (matrix - begin).norm()
+    for each, matrix in zip(layers, matrices, strict=True):
+        assert (whole(each.weight.detach()) - matrix).norm() < 0.02 * (matrix - begin).norm()
 
 
 def test_noise_beyond_the_range_is_learnt_from_as_it_is(val_data):
