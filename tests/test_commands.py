@@ -155,6 +155,7 @@ def test_evaluate_takes_given_weights_and_each_tools_best_setting(val_data, tmp_
     Model().save(tmp_path / "untrained.pth")  # such a network changes nothing
     rows = evaluate(tmp_path / "val_data.pkl", out=tmp_path / "sheet.png", weights=tmp_path / "untrained.pth")
     assert torch.allclose(rows["this model"].psnr, rows["noisy"].psnr, atol=0.01)
+    assert rows["photographs.pth"].psnr.mean() > rows["noisy"].psnr.mean() + 0.3  # what one would take else
     images = [image.permute(1, 2, 0).numpy() / 255 for image in noisy]
     scores = {}
     for weight in (0.03, 0.05, 0.07, 0.1, 0.14, 0.2):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..model import atomic_write, tqdm
 from .course import load_images
 from .demo import Example, before_and_after
-from .machine import load_model, refuse_unwritable, write_json
+from .machine import PHOTOGRAPHS, load_model, refuse_unwritable, write_json
 from .metrics import psnr, ssim
 
 TUNED_ON = 100  # images on which each tool's setting is chosen
@@ -78,22 +78,26 @@ def evaluate(
     numbers: a file for the means, as JSON.
 
     data: a file of both, as `load_images` takes it, or a folder with such a `val_data.pkl`.
-    The noisy input, the model, and scikit-image's non-local means, total variation, wavelet and bilateral
-    denoisers, each at the setting that has the highest mean PSNR on the first hundred images; and BM3D, which
-    is given the estimated noise.
+    The noisy input; the model, and beside weights that are given `photographs.pth`; scikit-image's non-local
+    means, total variation, wavelet and bilateral denoisers, each at the setting that has the highest mean
+    PSNR on the first hundred images; and BM3D, which is given the estimated noise.
     """
     noisy, clean = load_images(data if data.is_file() else data / "val_data.pkl")
     for place in (out, numbers) if numbers else (out,):
         refuse_unwritable(place)
-    model = load_model(weights, device)
+    models = {"this model": load_model(weights, device)}
+    if weights and weights.resolve() != PHOTOGRAPHS.resolve():
+        models["photographs.pth"] = load_model(PHOTOGRAPHS, device)
     print(f"{len(noisy):,} images{'PSNR, dB':>33s}{'SSIM':>18s}{'seconds':>10s}")
     print(f"{'':28s}{'mean  median':>16s}{'mean  median':>18s}", flush=True)
     rows = {"noisy": Row(psnr(noisy, clean), ssim(noisy, clean), 0)}
-    start = time.perf_counter()
-    denoised = model.predict(noisy)
-    seconds = time.perf_counter() - start
-    rows["this model"] = Row(psnr(denoised, clean), ssim(denoised, clean), seconds)
-    for name in ("noisy", "this model"):
+    print(f"{'noisy':28s}{rows['noisy']}", flush=True)
+    answers = {}
+    for name, model in models.items():
+        start = time.perf_counter()
+        answers[name] = model.predict(noisy)
+        seconds = time.perf_counter() - start
+        rows[name] = Row(psnr(answers[name], clean), ssim(answers[name], clean), seconds)
         print(f"{name:28s}{rows[name]}", flush=True)
     chosen: dict[str, str] = {}
     for name, (tool, grid) in TOOLS.items():
@@ -120,6 +124,7 @@ def evaluate(
     before, after = rows["noisy"].psnr.tolist(), rows["this model"].psnr.tolist()
     order = sorted(range(len(noisy)), key=after.__getitem__)
     shown = order[:SHOWN] + order[-SHOWN:] if len(order) > 2 * SHOWN else order
+    denoised = answers["this model"]
     pictures = [Example(f"number {i}", noisy[i], denoised[i], clean[i], before[i], after[i]) for i in shown]
     with atomic_write(out) as file:
         before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
