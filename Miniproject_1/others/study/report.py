@@ -119,13 +119,14 @@ def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
 
 def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, Any]:
     """All that `report.typ` reads."""
-    bench, slower = results / "bench.json", results / "bench_without_bfloat16.json"
+    bench = results / "bench.json"
+    others = {"slower": results / "bench_without_bfloat16.json", "amx": results / "bench_with_amx.json"}
     photographs = load_model(PHOTOGRAPHS, "cpu").network
     weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
     content = {name: _json(results / f"{name}.json") for name in ("noises", "published", "cbsd68", "shots")}
     return content | {
         "bench": _json(bench) if bench.exists() else None,
-        "slower": _json(slower)["epoch"] if slower.exists() else None,
+        **{name: _json(file)["epoch"] if file.exists() else None for name, file in others.items()},
         "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
         "published_photographs": PUBLISHED,
         "network": _shape(UNet()),
