@@ -509,7 +509,7 @@ class Training:
         shares = workers.map(of_share, *(images[own].chunk(self.shares) for images in (noisy_a, noisy_b)))
         total = [reduce(torch.add, parts) for parts in zip(*shares, strict=True)]
         if self.processes > 1:
-            message = parameters_to_vector(total)
+            message = parameters_to_vector([each.contiguous() for each in total])
             dist.all_reduce(message)
             vector_to_parameters(message, total)
         return total
