@@ -216,7 +216,8 @@ def whole_epochs(train_data: tuple[Tensor, Tensor], val_data: tuple[Tensor, Tens
         before = psnr(model.predict(noisy), clean).mean().item()
         seconds = _seconds(partial(model.train, *pairs, 1))
         after = psnr(model.predict(noisy), clean).mean().item()
-        result[name] = {"before": round(before, 4), "after": round(after, 4), "seconds": round(seconds, 1)}
+        before, after, seconds = round(before, 4), round(after, 4), round(seconds, 1)  # printed as kept
+        result[name] = {"before": before, "after": after, "seconds": seconds}
         show(f"an epoch, {name}", f"{seconds:.0f} s, {before:.3f} -> {after:.3f} dB")
     return result
 
