@@ -94,10 +94,7 @@ def evaluate(
     print(f"{'noisy':28s}{rows['noisy']}", flush=True)
     answers = {}
     for name, model in models.items():
-        start = time.perf_counter()
-        answers[name] = model.predict(noisy)
-        seconds = time.perf_counter() - start
-        rows[name] = Row(psnr(answers[name], clean), ssim(answers[name], clean), seconds)
+        answers[name], rows[name] = _scored(model.predict, noisy, clean)
         print(f"{name:28s}{rows[name]}", flush=True)
     chosen: dict[str, str] = {}
     for name, (tool, grid) in TOOLS.items():
@@ -113,10 +110,7 @@ def evaluate(
                 psnr(apply_tool(partial(tool, **each), few), clean[:TUNED_ON]).mean().item() for each in bar
             ]
             best = settings[scores.index(max(scores))]
-        start = time.perf_counter()
-        made = apply_tool(partial(tool, **best), noisy)
-        seconds = time.perf_counter() - start
-        rows[name] = Row(psnr(made, clean), ssim(made, clean), seconds)
+        _, rows[name] = _scored(partial(apply_tool, partial(tool, **best)), noisy, clean)
         chosen[name] = ", ".join(f"{key} {value:g}" for key, value in best.items())
         print(f"{name:28s}{rows[name]}  {chosen[name]}".rstrip(), flush=True)
     if numbers:
@@ -130,6 +124,13 @@ def evaluate(
         before_and_after(pictures, width=1.1 * len(pictures)).savefig(file, format="png", dpi=100)
     print(f"worst and best pictures: {out.resolve()}")
     return rows
+
+
+def _scored(denoiser: Callable[[Tensor], Tensor], noisy: Tensor, clean: Tensor) -> tuple[Tensor, Row]:
+    start = time.perf_counter()
+    made = denoiser(noisy)
+    seconds = time.perf_counter() - start
+    return made, Row(psnr(made, clean), ssim(made, clean), seconds)
 
 
 def _write(rows: dict[str, Row], chosen: dict[str, str], path: Path) -> None:
