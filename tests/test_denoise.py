@@ -325,7 +325,8 @@ def test_large_pictures_equal_their_parts(tmp_path, photo_model):
     expected = photo_model.predict(torch.from_numpy(part.copy()).permute(2, 0, 1).unsqueeze(0))
     found = np.asarray(Image.open(tmp_path / "coffee.png"))[164:236, 440:584]
     off = np.abs(found - expected[0].permute(1, 2, 0).numpy()[104:176, 104:248])
-    assert off.max() <= 0.6  # rounding, and bfloat16's, which on AMX depends on a tensor's size
+    amx = torch.cpu.get_capabilities().get("amx_bf16")  # where bfloat16's rounding depends on a tensor's size
+    assert off.max() <= (0.6 if amx else 0.51)  # else rounding alone
 
 
 def test_patterns_take_the_pictures_and_two_of_one_stem_are_compared_apart(tmp_path, noisy):
