@@ -230,22 +230,22 @@ def _shape(network: UNet) -> dict[str, Any]:
 def _summary(runs: Runs) -> dict[str, Any]:
     """A setting's PSNR over seeds, after each epoch, and what it cost.
 
-    The seconds are those of the fastest run: what else a machine does only ever adds to them.
+    Seconds and machine are those of the fastest run: what else a machine does only ever adds to them.
     """
     epochs = [
         {"mean": statistics.mean(scores), "deviation": deviation(scores)}
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
-    seconds = [run["seconds"][-1] for run in runs]
+    fastest, slowest = (pick(runs, key=lambda run: run["seconds"][-1]) for pick in (min, max))
     return {
         "after": epochs,
         **epochs[-1],
         "lowest": min(run["psnr"][-1] for run in runs),
         "highest": max(run["psnr"][-1] for run in runs),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
-        "seconds": min(seconds),
-        "slowest": max(seconds),
-        "machine": " and ".join(dict.fromkeys(run["machine"] for run in runs)),
+        "seconds": fastest["seconds"][-1],
+        "slowest": slowest["seconds"][-1],
+        "machine": fastest["machine"],
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
         "seeds": len(runs),
     }
