@@ -126,3 +126,17 @@ def test_cbsd68_measures_bm3d_on_one_picture_after_the_other(tmp_path, run_here,
     assert run_here("cbsd68", tmp_path, "--bm3d", "--out", out)[0] == 0
     table = json.loads(out.read_text())
     assert table["bm3d"]["25"]["psnr"] > table["noisy"]["25"]["psnr"] + 3
+
+
+def test_cbsd68_keeps_what_it_has_measured_when_it_is_stopped(photos, tmp_path, run_here, monkeypatch):
+    noisy = cbsd68_module._noisy
+
+    def stopped(clean, sigma, number):
+        if sigma == 25:
+            raise KeyboardInterrupt
+        return noisy(clean, sigma, number)
+
+    monkeypatch.setattr(cbsd68_module, "_noisy", stopped)
+    out = tmp_path / "table.json"
+    assert run_here("cbsd68", photos, "--out", out)[0] != 0
+    assert list(json.loads(out.read_text())["model"]) == ["0", "15"]

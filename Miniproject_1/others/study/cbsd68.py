@@ -28,15 +28,15 @@ def cbsd68(
     mean over pictures. The i-th in the order of names has the noise of `numpy.random.default_rng(i)`. The
     model is not given σ.
 
-    photos: folder of the originals of CBSD68.
-    bm3d: also measure BM3D (Dabov et al. 2007), which is given σ; else what `out` has of it stays.
+    photos: folder of the originals of CBSD68. out: written after each σ, since BM3D takes an hour.
+    bm3d: also measure BM3D (Dabov et al. 2007), which is given σ; what `out` has of it stays until then.
     """
     refuse_unwritable(out)
     model = load_model(weights or PHOTOGRAPHS, device)
     clean = [pixels_of(open_photograph(path)).float().unsqueeze(0) for path in find_photographs(photos)]
     kept = json.loads(out.read_text()) if out.exists() else {}
     machine = describe_machine(model.device)
-    result: dict[str, dict] = {"noisy": {}, "model": {}, "bm3d": {} if bm3d else kept.get("bm3d", {})}
+    result: dict[str, dict] = {"noisy": {}, "model": {}, "bm3d": kept.get("bm3d", {})}
     print(machine, flush=True)
     for sigma in SIGMAS:
         noisy = [_noisy(each, sigma, number) for number, each in enumerate(clean)]
@@ -55,7 +55,7 @@ def cbsd68(
             score = round(sum(scores) / len(scores), 3)
             result[name][str(sigma)] = {"psnr": score, "seconds": round(seconds, 1)}
             print(f"σ {sigma:2d}  {name:6s} {score:7.3f} dB {seconds:7.1f} s", flush=True)
-    write_json({"machine": machine, "pictures": len(clean), **result}, out)
+        write_json({"machine": machine, "pictures": len(clean), **result}, out)
 
 
 def _noisy(clean: Tensor, sigma: float, number: int) -> Tensor:
