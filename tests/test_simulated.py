@@ -20,12 +20,25 @@ def test_the_target_has_less_noise_and_both_have_the_same_mean(kind, tmp_path, m
     """Of each kind: the noise has zero mean, or what is learnt is not the clean picture."""
     PIL.Image.new("RGB", (128, 128), (90, 120, 150)).save(tmp_path / "flat.png")
     monkeypatch.setattr(simulated, "KINDS", {kind: 1})
+    monkeypatch.setattr(simulated, "GRAINY", 0)
     pairs = [simulated_pair(tmp_path / "flat.png", str(seed)) for seed in range(40)]
     noisy, target = (torch.stack(part) for part in zip(*pairs, strict=True))
     middle = target.mean((2, 3), keepdim=True)
     assert (noisy - middle).std() > 2 * (target - middle).std()
     # The mean of some 160,000 pixels, of σ 35 at most, whose neighbours may be correlated.
     assert (noisy - target).mean().item() == pytest.approx(0, abs=0.5)
+
+
+def test_a_pictures_own_grain_is_the_same_in_the_target(tmp_path, monkeypatch):
+    """So it is learnt as something to keep."""
+    PIL.Image.new("RGB", (128, 128), (90, 120, 150)).save(tmp_path / "flat.png")
+    monkeypatch.setattr(simulated, "KINDS", {"weak": 1})
+    monkeypatch.setattr(simulated, "GRAINY", 1)
+    pairs = [simulated_pair(tmp_path / "flat.png", str(seed)) for seed in range(20)]
+    noisy, target = (torch.stack(part) for part in zip(*pairs, strict=True))
+    noisy, target = (each - each.mean((2, 3), keepdim=True) for each in (noisy, target))
+    assert 0.5 < target.std() < simulated.GRAIN
+    assert (noisy * target).mean().item() == pytest.approx(target.square().mean().item(), rel=0.05)
 
 
 def test_noise_of_strong_shots_is_not_clipped(tmp_path, monkeypatch):

@@ -30,7 +30,9 @@ HELD_OUT = 50  # photographs, one patch of each
 GREY = 0.15  # share of the patches without colours
 WEAKER = 1.5  # power of the share of the strongest σ: one in five is then below 5 grey levels
 ENLARGED = 0.4  # share of the patches that are enlarged: full-size pictures are less sharp
-KINDS = {"gaussian": 0.5, "correlated": 0.15, "poisson": 0.1, "camera": 0.25}
+GRAINY = 0.5  # share of the patches with a grain of the picture's own, which is not to be taken away ...
+GRAIN = 2  # ... and the σ of the strongest: small photographs have none left, full-size ones do
+KINDS = {"weak": 0.1, "gaussian": 0.45, "correlated": 0.15, "poisson": 0.1, "camera": 0.2}
 
 
 class SimulatedShots(Sequence):
@@ -81,13 +83,17 @@ def simulated_pair(path: Path, seed: str) -> tuple[Tensor, Tensor]:
     if rng.random() < GREY:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
         clean = (clean * weights).sum(0, keepdim=True)
+    if rng.random() < GRAINY:
+        grain = rng.uniform(0, GRAIN) * _unit_noise(clean.shape, rng.uniform(0.3, 1), generator)
+        clean = (clean + grain).clamp(0, 255)
     if kind == "camera":
         noisy, target = camera_shots(clean, rng, generator)
     elif kind == "poisson":
         counts = 10 ** rng.uniform(0.7, 2.5)
         noisy, target = (photons(clean, each, generator) for each in (counts, SHOTS * counts))
     else:
-        sigma, blur = 60 * rng.random() ** WEAKER, rng.uniform(0.4, 1.2) if kind == "correlated" else 0
+        sigma = rng.random() if kind == "weak" else 60 * rng.random() ** WEAKER
+        blur = rng.uniform(0.4, 1.2) if kind == "correlated" else 0
         noisy, target = (
             clean + each * _unit_noise(clean.shape, blur, generator)
             for each in (sigma, sigma / math.sqrt(SHOTS))
