@@ -20,7 +20,7 @@ from PIL import Image
 import Miniproject_1.others.sources as sources_module
 import Miniproject_1.others.train as train_module
 from Miniproject_1 import Model
-from Miniproject_1.model import KEPT, Training
+from Miniproject_1.model import Training
 from Miniproject_1.others.course import load_images
 from Miniproject_1.others.denoise import denoise
 from Miniproject_1.others.machine import PHOTOGRAPHS
@@ -309,7 +309,7 @@ def test_fine_tuning_keeps_a_share_unless_a_rate_is_given(folders, tmp_path, mon
     model.load(PHOTOGRAPHS)
     for name, start in model.network.state_dict().items():
         assert not ends[1][name].equal(start)
-        torch.testing.assert_close(ends[0][name], start.lerp(ends[1][name], 1 - KEPT))
+        torch.testing.assert_close(ends[0][name], start.lerp(ends[1][name], 1 - train_module.PICTURES_KEPT))
 
 
 def test_counts_that_fill_little_of_16_bits_are_learnt_from_as_well(tmp_path, monkeypatch):

@@ -27,7 +27,8 @@ from .photographs import find_photographs, tell_skipped
 from .simulated import SimulatedShots
 from .sources import Scenes, Shards
 
-PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps
+PICTURES_LEARNING_RATE = 5e-4  # from other weights on own pictures: there are few, and so few steps ...
+PICTURES_KEPT = 0.25  # ... and less of those weights stays: the noise may be quite another
 ASK_EVERY = 10  # steps between two looks at whether any process was asked to stop
 
 
@@ -80,9 +81,11 @@ def train(
         start = PHOTOGRAPHS if pictures and not start else None if start == Path("none") else start
         if start:
             model.load(start)
-        kept = model.kept if learning_rate is None else 0.0
+        kept = 0.0
         if learning_rate is None:
-            learning_rate = PICTURES_LEARNING_RATE if start and pictures else model.learning_rate
+            learning_rate, kept = model.learning_rate, model.kept
+            if start and pictures:
+                learning_rate, kept = PICTURES_LEARNING_RATE, PICTURES_KEPT
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
         swap = swap and shards.swap
