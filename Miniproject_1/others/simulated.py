@@ -39,8 +39,9 @@ class SimulatedShots(Sequence):
     """Shards of (noisy, target), each N×3×64×64 `float32`: a patch of every photograph, in random places.
 
     The noise of each patch is of a random kind and strength: Gaussian with σ of 0 to 60, more often weak than
-    strong; the same with correlated neighbours; Poisson with 5 to 300 counts at white; or a camera's. A
-    patch's picture and noise depend on `seed`, `epoch` and its number alone.
+    strong; of 0 to 1; of 0 to 60 with correlated neighbours; Poisson with 5 to 300 counts at white; or a
+    camera's. Some patches have a grain of their own, the same in both. A patch's picture, grain and noise
+    depend on `seed`, `epoch` and its number alone.
 
     epoch: 0, 1, ...; each has its own places and noise.
     held_out: one such pair, of photographs that are not trained on; pairs: patches an epoch; swap: noisy and

@@ -81,11 +81,12 @@ def train(
         start = PHOTOGRAPHS if pictures and not start else None if start == Path("none") else start
         if start:
             model.load(start)
-        kept = 0.0
-        if learning_rate is None:
+        if learning_rate is not None:
+            kept = 0.0
+        elif start and pictures:
+            learning_rate, kept = PICTURES_LEARNING_RATE, PICTURES_KEPT
+        else:
             learning_rate, kept = model.learning_rate, model.kept
-            if start and pictures:
-                learning_rate, kept = PICTURES_LEARNING_RATE, PICTURES_KEPT
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
         swap = swap and shards.swap

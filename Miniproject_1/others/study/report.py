@@ -236,7 +236,7 @@ def _summary(runs: Runs) -> dict[str, Any]:
         {"mean": statistics.mean(scores), "deviation": deviation(scores)}
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
-    fastest, slowest = (pick(runs, key=lambda run: run["seconds"][-1]) for pick in (min, max))
+    fastest = min(runs, key=lambda run: run["seconds"][-1])
     return {
         "after": epochs,
         **epochs[-1],
@@ -244,7 +244,7 @@ def _summary(runs: Runs) -> dict[str, Any]:
         "highest": max(run["psnr"][-1] for run in runs),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": fastest["seconds"][-1],
-        "slowest": slowest["seconds"][-1],
+        "slowest": max(run["seconds"][-1] for run in runs),
         "machine": fastest["machine"],
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
         "seeds": len(runs),
