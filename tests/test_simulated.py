@@ -74,6 +74,13 @@ def test_a_camera_correlates_neighbours_and_has_more_noise_where_there_is_more_l
     assert linear[1] > 1.5 * linear[0]
 
 
+def test_a_camera_leaves_grey_grey_whatever_its_colours():
+    grey, generator = torch.full((3, 64, 64), 120.0), torch.Generator().manual_seed(0)
+    for seed in range(10):
+        _, mean = camera_shots(grey, random.Random(seed), generator)
+        assert mean.mean((1, 2)).tolist() == pytest.approx([120, 120, 120], abs=1.5)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of eight small photographs."""

@@ -23,6 +23,7 @@ from .noises import photons
 from .photographs import open_photograph, pixels_of, split_photographs
 
 SIDE = 64  # pixels of a patch
+REACH = 3  # pixels at which a blur ends
 SHARD = 1_024  # patches
 SHOTS = 64  # whose mean is a target ...
 CAMERA_SHOTS = 8  # ... and where each must be developed
@@ -32,7 +33,7 @@ WEAKER = 1.5  # power of the share of the strongest σ: one in five is then belo
 ENLARGED = 0.4  # share of the patches that are enlarged: full-size pictures are less sharp
 GRAINY = 0.5  # share of the patches with a grain of the picture's own, which is not to be taken away ...
 GRAIN = 2  # ... and the σ of the strongest: small photographs have none left, full-size ones do
-KINDS = {"weak": 0.1, "gaussian": 0.45, "correlated": 0.15, "poisson": 0.1, "camera": 0.2}
+KINDS = {"weak": 0.1, "gaussian": 0.42, "correlated": 0.13, "poisson": 0.1, "camera": 0.25}
 
 
 class SimulatedShots(Sequence):
@@ -112,39 +113,69 @@ def _patch(path: Path, rng: random.Random) -> Tensor:
 
 
 def _unit_noise(shape: torch.Size, blur: float, generator: Generator) -> Tensor:
-    """Gaussian noise of σ 1, blurred by a Gaussian of so many pixels, before it is brought to σ 1."""
-    noise = torch.randn(shape, generator=generator)
-    if not blur:
-        return noise
-    offset = torch.arange(-3, 4) / blur
-    kernel = torch.exp(-(offset**2) / 2)
-    kernel /= kernel.square().sum().sqrt()  # its square sums to 1, and so σ stays 1
-    for kernel_shape in ((1, 1, 7, 1), (1, 1, 1, 7)):
-        size = (kernel_shape[3] // 2, kernel_shape[3] // 2, kernel_shape[2] // 2, kernel_shape[2] // 2)
-        padded = F.pad(noise.unsqueeze(1), size, mode="circular")
-        noise = F.conv2d(padded, kernel.view(kernel_shape)).squeeze(1)
-    return noise
+    """C×H×W of Gaussian noise of σ 1, blurred by a Gaussian of so many pixels, before it is brought to σ 1."""
+    noise = _blurred(torch.randn(shape, generator=generator).unsqueeze(0), blur, "circular").squeeze(0)
+    return noise / _gaussian(blur).square().sum()
+
+
+def _blurred(images: Tensor, blur: float, padding: str = "reflect") -> Tensor:
+    """N×C×H×W, by a Gaussian of so many pixels, by none at 0."""
+    for row, column in ((0, REACH), (REACH, 0)):
+        line = _gaussian(blur).view(1, 1, 2 * row + 1, -1).expand(images.shape[1], -1, -1, -1)
+        padded = F.pad(images, (column, column, row, row), mode=padding)
+        images = F.conv2d(padded, line, groups=images.shape[1])
+    return images
+
+
+def _gaussian(blur: float) -> Tensor:
+    """The bell of so many pixels at -`REACH` ... `REACH`, of sum 1."""
+    return F.softmax(-((torch.arange(-REACH, REACH + 1) / max(blur, 0.01)) ** 2) / 2, 0)
 
 
 def camera_shots(clean: Tensor, rng: random.Random, generator: Generator) -> tuple[Tensor, Tensor]:
     """(a shot, the mean of `CAMERA_SHOTS` others) as a camera takes them of 1×H×W or 3×H×W in [0, 255].
 
-    Photons and the sensor's own noise in linear light, a Bayer mosaic, white balance, demosaicing, a
-    tone curve and JPEG, with the ranges of Brooks et al. 2019 (arXiv 1811.11127), section 3. The scene that
-    the camera sees is the photograph, with all that undone.
+    Photons and the sensor's own noise in linear light, a Bayer mosaic, demosaicing, white balance, a colour
+    matrix and a tone curve as Brooks et al. 2019 (arXiv 1811.11127), section 3, with their ranges but for the
+    matrix; what cameras smooth and sharpen; JPEG. The scene that the camera sees is the photograph, with tone
+    curve, matrix and white balance undone.
     """
     gains = torch.tensor([rng.uniform(1.9, 2.4), 1, rng.uniform(1.5, 1.9)]).view(3, 1, 1)
+    matrix = _colour_matrix(rng)
     shot_noise = math.exp(rng.uniform(math.log(1e-4), math.log(0.012)))
     read_noise = math.exp(2.18 * math.log(shot_noise) + 1.2 + rng.gauss(0, 0.26))
-    quality, subsampling, blur = rng.randint(70, 100), rng.choice((0, 2)), rng.uniform(0, 0.8)
-    raw = mosaic(((clean / 255) ** 2.2).expand(3, -1, -1) / gains)
+    smoothing = rng.uniform(0, 1.5), rng.uniform(0.4, 1), rng.uniform(-1, 1)
+    quality, subsampling = rng.randint(70, 100), rng.choice((0, 2))
+    light = _blurred(((clean / 255) ** 2.2).expand(1, 3, -1, -1), rng.uniform(0.3, 0.7)).squeeze(0)
+    raw = mosaic((_mixed(light, matrix.inverse()) / gains).clamp(0, 1))
     noise = torch.randn(1 + CAMERA_SHOTS, *raw.shape, generator=generator)
     shots = (raw + noise * (shot_noise * raw + read_noise).sqrt()).clamp(0, 1)
-    developed = (_blurred(demosaic(shots), blur) * gains).clamp(0, 1) ** (1 / 2.2)
+    developed = _mixed((demosaic(shots) * gains).clamp(0, 1), matrix).clamp(0, 1) ** (1 / 2.2)
+    developed = _finished(developed, *smoothing).clamp(0, 1)
     if len(clean) == 1:
         developed = developed.mean(1, keepdim=True)
     pictures = [_jpeg(each, quality, subsampling) for each in (255 * developed).round().to(torch.uint8)]
     return pictures[0], torch.stack(pictures[1:]).mean(0)
+
+
+def _colour_matrix(rng: random.Random) -> Tensor:
+    """From a camera's colours to a picture's: each less some of the two others; white stays white.
+
+    So it makes colours stronger, and with them the noise.
+    """
+    others = torch.tensor([[rng.uniform(0, 0.5) * (row != column) for column in range(3)] for row in range(3)])
+    return torch.eye(3) + others.sum(1).diag() - others
+
+
+def _finished(images: Tensor, colours: float, brightness: float, weight: float) -> Tensor:
+    """N×3×H×W with colours and brightness smoothed by so many pixels each; sharpened with a `weight` below 0."""
+    grey = images.mean(1, keepdim=True)
+    return grey.lerp(_blurred(grey, brightness), weight) + _blurred(images - grey, colours)
+
+
+def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
+    """... × 3×H×W, the colours of each pixel multiplied by the matrix."""
+    return torch.einsum("rc,...chw->...rhw", matrix, images)
 
 
 def mosaic(image: Tensor) -> Tensor:
@@ -167,14 +198,6 @@ def demosaic(raw: Tensor) -> Tensor:
     dense = torch.tensor([[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green, half of them
     kernels = torch.stack([sparse, dense, sparse]).unsqueeze(1)
     return F.conv2d(F.pad(colours, (1, 1, 1, 1), mode="reflect"), kernels, groups=3)
-
-
-def _blurred(images: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian of up to a pixel: what a camera smooths."""
-    side = math.exp(-1 / (2 * sigma**2)) if sigma > 0.1 else 0.0
-    line = torch.tensor([side, 1, side]) / (1 + 2 * side)
-    kernel = (line.unsqueeze(1) * line).expand(3, 1, 3, 3)
-    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 
 def _jpeg(image: Tensor, quality: int, subsampling: int) -> Tensor:

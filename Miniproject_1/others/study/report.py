@@ -41,7 +41,7 @@ PAGE = 6.95  # of both
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 1.5)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
-OPTIONAL = ("skewed_loss", "parts", "changes")  # studies without which the report says less
+OPTIONAL = ("skewed_loss", "parts", "new_model", "changes")  # studies without which the report says less
 CURVES = {  # the original's questions, and what each asks
     "models": "network",
     "learning_rate": "learning rate of Adam",

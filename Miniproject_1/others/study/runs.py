@@ -154,6 +154,8 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "features added": Setting(plain_unet, AUGMENTED),
         "residual blocks": Setting(untied, AUGMENTED),
     },
+    # What a new `Model` learns from as many pairs as the course gave, in as many epochs as one cares to wait.
+    "new_model": {"as it comes": Setting()},
     # What it costs on the course's noise that some inputs carry another, as `bestmodel.pth`'s do.
     "other_noises": {
         "no other noise": UNSWAPPED,
