@@ -53,8 +53,8 @@ CURVES = {  # the original's questions, and what each asks
 SPOKEN = {  # settings whose names the report says in more words
     "none": "unchanged",
     "no residual blocks": "blocks without their addition",
-    "Muon × 2.5": f"Muon's rate 2.5 × AdamW's (not {MUON_FACTOR})",
-    "Muon × 10": f"Muon's rate 10 × AdamW's (not {MUON_FACTOR})",
+    "Muon × 2.5": f"Muon's rate × 2.5 (not {MUON_FACTOR})",
+    "Muon × 10": f"Muon's rate × 10 (not {MUON_FACTOR})",
     "weights averaged (0.98)": "exponential mean of weights",
 }
 SET = {  # what the report says of how things were set
