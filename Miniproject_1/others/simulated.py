@@ -113,7 +113,7 @@ def _patch(path: Path, rng: random.Random) -> Tensor:
 
 
 def _unit_noise(shape: torch.Size, blur: float, generator: Generator) -> Tensor:
-    """C×H×W of Gaussian noise of σ 1, blurred by a Gaussian of so many pixels, before it is brought to σ 1."""
+    """C×H×W of Gaussian noise, blurred by a Gaussian of so many pixels, before it is brought to σ 1."""
     noise = _blurred(torch.randn(shape, generator=generator).unsqueeze(0), blur, "circular").squeeze(0)
     return noise / _gaussian(blur).square().sum()
 
@@ -163,12 +163,12 @@ def _colour_matrix(rng: random.Random) -> Tensor:
 
     So it makes colours stronger, and with them the noise.
     """
-    others = torch.tensor([[rng.uniform(0, 0.5) * (row != column) for column in range(3)] for row in range(3)])
-    return torch.eye(3) + others.sum(1).diag() - others
+    share = torch.tensor([[rng.uniform(0, 0.5) * (row != other) for other in range(3)] for row in range(3)])
+    return torch.eye(3) + share.sum(1).diag() - share
 
 
 def _finished(images: Tensor, colours: float, brightness: float, weight: float) -> Tensor:
-    """N×3×H×W with colours and brightness smoothed by so many pixels each; sharpened with a `weight` below 0."""
+    """N×3×H×W, colours and brightness smoothed by so many pixels each, with a `weight` below 0 sharpened."""
     grey = images.mean(1, keepdim=True)
     return grey.lerp(_blurred(grey, brightness), weight) + _blurred(images - grey, colours)
 
