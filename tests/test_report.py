@@ -154,7 +154,7 @@ def test_a_study_of_a_larger_budget_is_told_with_its_own(results, tmp_path):
     text = re.sub(r"\s+", " ", text_of(tmp_path / "report.pdf"))
     assert "4,321 pairs, 2 epochs, 3 seeds" in text and "700 pairs, 2 epochs, 3 seeds" in text
     assert "12.30 ± <0.01" in text
-    assert "models: 700 pairs, 2 epochs, 3 seeds; learning rate: 700" in text
+    assert "700 pairs, 2 epochs, 3 seeds (batch size: 4,321 pairs, 2 epochs, 3 seeds)" in text
 
 
 def test_the_committed_report_says_what_the_committed_results_do(tmp_path):
