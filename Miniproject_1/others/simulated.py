@@ -120,11 +120,9 @@ def _unit_noise(shape: torch.Size, blur: float, generator: Generator) -> Tensor:
 
 def _blurred(images: Tensor, blur: float, padding: str = "reflect") -> Tensor:
     """N×C×H×W, by a Gaussian of so many pixels, by none at 0."""
-    for row, column in ((0, REACH), (REACH, 0)):
-        line = _gaussian(blur).view(1, 1, 2 * row + 1, -1).expand(images.shape[1], -1, -1, -1)
-        padded = F.pad(images, (column, column, row, row), mode=padding)
-        images = F.conv2d(padded, line, groups=images.shape[1])
-    return images
+    line = _gaussian(blur).expand(images.shape[1], 1, 1, -1)
+    images = F.conv2d(F.pad(images, (REACH, REACH, 0, 0), mode=padding), line, groups=images.shape[1])
+    return F.conv2d(F.pad(images, (0, 0, REACH, REACH), mode=padding), line.mT, groups=images.shape[1])
 
 
 def _gaussian(blur: float) -> Tensor:
@@ -136,9 +134,9 @@ def camera_shots(clean: Tensor, rng: random.Random, generator: Generator) -> tup
     """(a shot, the mean of `CAMERA_SHOTS` others) as a camera takes them of 1×H×W or 3×H×W in [0, 255].
 
     Photons and the sensor's own noise in linear light, a Bayer mosaic, demosaicing, white balance, a colour
-    matrix and a tone curve as Brooks et al. 2019 (arXiv 1811.11127), section 3, with their ranges but for the
-    matrix; what cameras smooth and sharpen; JPEG. The scene that the camera sees is the photograph, with tone
-    curve, matrix and white balance undone.
+    matrix and a tone curve as in Brooks et al. 2019 (arXiv 1811.11127), section 3, with their ranges but for
+    the matrix; what the lens blurs, and what cameras smooth and sharpen; JPEG. The scene that the camera sees
+    is the photograph, with tone curve, matrix and white balance undone.
     """
     gains = torch.tensor([rng.uniform(1.9, 2.4), 1, rng.uniform(1.5, 1.9)]).view(3, 1, 1)
     matrix = _colour_matrix(rng)
