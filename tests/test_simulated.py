@@ -81,6 +81,29 @@ def test_a_camera_leaves_grey_grey_whatever_its_colours():
         assert mean.mean((1, 2)).tolist() == pytest.approx([120, 120, 120], abs=1.5)
 
 
+def test_a_cameras_colour_matrix_makes_the_noise_of_colours_stronger(monkeypatch):
+    grey = torch.full((3, 64, 64), 120.0)
+
+    def noise_of_colours():
+        shots = (camera_shots(grey, random.Random(n), torch.Generator().manual_seed(n))[0] for n in range(10))
+        return torch.stack([shot - shot.mean(0) for shot in shots]).std()
+
+    stronger = noise_of_colours()
+    monkeypatch.setattr(simulated, "_colour_matrix", lambda rng: torch.eye(3))
+    assert stronger > 1.2 * noise_of_colours()
+
+
+def test_some_cameras_sharpen_and_some_smooth():
+    """Stripes come out stronger than they were, which no lens and no mosaic does, or by half weaker."""
+    stripes = (120 + 30 * (torch.arange(64) * math.pi / 3).sin()).expand(3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    contrasts = []
+    for seed in range(20):
+        line = camera_shots(stripes, random.Random(seed), generator)[1].mean((0, 1))
+        contrasts.append((line[8:56].std() / stripes[0, 0, 8:56].std()).item())
+    assert max(contrasts) > 1 and min(contrasts) < 0.6
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder of eight small photographs."""
