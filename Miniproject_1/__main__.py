@@ -220,6 +220,13 @@ def _pretrain(command: Command) -> None:
         help="of the PSNR loss: less where the targets have hardly any noise (default 1e-4)",
     )
     parser.add_argument(
+        "--kept",
+        type=float,
+        default=argparse.SUPPRESS,
+        metavar="SHARE",
+        help="of the weights that it starts from in those that it ends with (default 0 with --learning-rate)",
+    )
+    parser.add_argument(
         "--simulate",
         action="store_true",
         help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",
@@ -388,7 +395,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, and a quarter "
+        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, and 0.4 or a quarter "
         "of those weights is kept",
     )
     parser.add_argument(
