@@ -220,13 +220,6 @@ def _pretrain(command: Command) -> None:
         help="of the PSNR loss: less where the targets have hardly any noise (default 1e-4)",
     )
     parser.add_argument(
-        "--kept",
-        type=float,
-        default=argparse.SUPPRESS,
-        metavar="SHARE",
-        help="of the weights that it starts from in those that it ends with (default 0 with --learning-rate)",
-    )
-    parser.add_argument(
         "--simulate",
         action="store_true",
         help="DATA is a folder of photographs; both shots of each are simulated, under noise of many kinds",

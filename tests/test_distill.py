@@ -35,22 +35,6 @@ def test_the_targets_are_the_teachers_answers_and_pretrain_takes_them(data, tmp_
     assert records[0] != records[1]
 
 
-def test_pretrain_keeps_a_share_of_the_weights_that_it_starts_from(data, tmp_path, run_here):
-    def weights(name):
-        return torch.cat([each.flatten() for each in Model().load(tmp_path / name)["weights"].values()])
-
-    torch.manual_seed(0)
-    Model().save(tmp_path / "start.pth")
-    again = ("pretrain", data, "--epochs", 1, "--start", tmp_path / "start.pth", "--learning-rate", 1e-3)
-    assert run_here(*again, "-o", tmp_path / "all.pth")[0] == 0
-    assert run_here(*again, "-o", tmp_path / "half.pth", "--kept", 0.5)[0] == 0
-    mean = (weights("start.pth") + weights("all.pth")) / 2
-    assert weights("half.pth").allclose(mean, atol=1e-6) and not mean.allclose(weights("all.pth"), atol=1e-3)
-    for wrong in (["--kept", 2], ["--kept", 0.5, "--start", "none"]):
-        code, said = run_here(*again, "-o", tmp_path / "none.pth", *wrong)
-        assert code == 1 and "--kept" in said.err and not (tmp_path / "none.pth").exists()
-
-
 def test_another_networks_weights_are_no_teacher(data, tmp_path, run_here):
     torch.save(UNet().state_dict(), tmp_path / "small.pth")
     for small in (tmp_path / "small.pth", ROOT / "Miniproject_1" / "bestmodel.pth"):

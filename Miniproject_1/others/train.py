@@ -46,7 +46,6 @@ def train(
     resume: bool = False,
     simulate: bool = False,
     floor: float | None = None,
-    kept: float | None = None,
     device: str | None = None,
 ) -> None:
     """Train on noisy pairs and write the model to `out`, as `Model.save` does, and the curve beside it.
@@ -59,7 +58,6 @@ def train(
         the weights that it started from.
     swap: let the two pictures of a pair change places; not where only the second one's noise has zero mean.
     floor: of the PSNR loss, by default its own.
-    kept: that share, 0 to 1, where another is wanted.
     start: weights to start from, as `Model.load` takes them; the name `none` for a new network. By default
         `photographs.pth` for folders of pictures, else a new network.
     patience: stop early, after so many epochs without a better score; the model is then the best epoch's.
@@ -74,7 +72,7 @@ def train(
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's, `patience` has no score to go by, or `kept` is no share.
+    `out` is another training's or `patience` has no score to go by.
     """
     with _processes(device) as rank:
         torch.manual_seed(seed)
@@ -83,15 +81,12 @@ def train(
         start = PHOTOGRAPHS if pictures and not start else None if start == Path("none") else start
         if start:
             model.load(start)
-        if kept is not None and not (start and 0 <= kept <= 1):
-            raise ValueError(f"--kept {kept:g}: expected a share, 0 to 1, of the weights of --start")
         if learning_rate is not None:
-            usually_kept = 0.0
+            kept = 0.0
         elif start and pictures:
-            learning_rate, usually_kept = PICTURES_LEARNING_RATE, PICTURES_KEPT
+            learning_rate, kept = PICTURES_LEARNING_RATE, PICTURES_KEPT
         else:
-            learning_rate, usually_kept = model.learning_rate, model.kept
-        kept = usually_kept if kept is None else kept
+            learning_rate, kept = model.learning_rate, model.kept
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
         swap = swap and shards.swap
