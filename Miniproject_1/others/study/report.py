@@ -248,7 +248,6 @@ def _summary(runs: Runs) -> dict[str, Any]:
         "highest": max(run["psnr"][-1] for run in runs),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": fastest["seconds"][-1],
-        "slowest": max(run["seconds"][-1] for run in runs),
         "machine": fastest["machine"],
         **{key: runs[0][key] for key in ("parameters", "pairs", "epochs")},
         "seeds": len(runs),
