@@ -388,7 +388,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, and 0.4 or a quarter "
+        help="default 2e-3; from other weights 4e-5 for pairs and 5e-4 for pictures, and 0.4 or 0.25 "
         "of those weights is kept",
     )
     parser.add_argument(

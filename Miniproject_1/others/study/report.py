@@ -119,14 +119,13 @@ def _studies(results: Path) -> Iterator[tuple[str, dict[str, Runs]]]:
 
 def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, Any]:
     """All that `report.typ` reads."""
-    bench = results / "bench.json"
     others = {"slower": "without_bfloat16", "amx": "with_amx", "slower_amx": "with_slower_amx"}
     photographs = load_model(PHOTOGRAPHS, "cpu").network
     weights = [json.loads(line) for line in _whole(results / "weights.jsonl").decode().splitlines()]
     content = {name: _json(results / f"{name}.json") for name in ("noises", "published", "cbsd68", "shots")}
     return content | {
-        "bench": _json(bench) if bench.exists() else None,
-        **{name: _epoch(results / f"bench_{kind}.json") for name, kind in others.items()},
+        "bench": _if_there(results / "bench.json"),
+        **{name: _if_there(results / f"bench_{kind}.json") for name, kind in others.items()},
         "weights": [{"targets": "", "former_hours": 0} | run for run in weights],
         "published_photographs": PUBLISHED,
         "network": _shape(UNet()),
@@ -148,8 +147,8 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, An
     }
 
 
-def _epoch(bench: Path) -> dict[str, Any] | None:
-    return _json(bench)["epoch"] if bench.exists() else None
+def _if_there(path: Path) -> Any:
+    return _json(path) if path.exists() else None
 
 
 def _steps(settings: dict[str, Runs], last: str = "") -> list[dict[str, Any]]:
