@@ -176,12 +176,13 @@ def _changes(settings: dict[str, Runs]) -> list[dict[str, Any]]:
 
 def _differences(studies: dict[str, dict[str, Runs]]) -> dict[str, dict[str, Any]]:
     """Those that the text speaks of."""
-    path, loss = studies["path"], studies["loss"]
+    path, loss, models = studies["path"], studies["loss"], studies["models"]
     found = {
         "bfloat16": between(path["bfloat16, channels-last"], path["original"]),
         "path": between(path["batches of 32"], path["original"]),
         "clean": between(path["clean targets"], path["logarithmic loss"]),
         "loss": between(loss["L2"], loss["L1"]),
+        "models": between(models["this project"], models["U-Net, 5 levels"]),
     }
     if "skewed_loss" in studies:
         found["skewed_loss"] = between(studies["skewed_loss"]["L2"], studies["skewed_loss"]["L1"])

@@ -13,10 +13,12 @@ from .statistics import deviation
 
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 IMAGES = "validation images in the course's format"
-# dB on CBSD68 at σ 15, 25 and 50. Zhang et al. 2018 (FFDNet, arXiv 1710.04026).
+# dB on CBSD68 at σ 15, 25 and 50. Zhang et al. 2018 (FFDNet, arXiv 1710.04026) and, for DRUNet, 2021 (arXiv
+# 2008.13751).
 PUBLISHED = {
     "CBM3D, given σ, as published": (33.52, 30.71, 27.38),
     "FFDNet, given σ, as published": (33.87, 31.21, 27.96),
+    "DRUNet, given σ, as published": (34.30, 31.69, 28.51),
 }
 
 
