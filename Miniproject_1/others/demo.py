@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure
 
 SHOWN = ("astronaut", "chelsea", "coffee", "motorcycle_left")
-PAGE = 7.0  # inches: the width of the report's text
+COLUMN = 3.35  # inches: the width of a column of the report
 
 
 class Example(NamedTuple):
@@ -43,9 +43,9 @@ def demo(out: Path, *, seed: int, size: int | None = None) -> None:
     """
     model = load_model()
     photographs = [path for path in embedded_photographs() if size or path.stem in SHOWN]
-    figure = before_and_after(_examples(model, photographs, seed, size), width=PAGE if size else 8.8)
+    figure = before_and_after(_examples(model, photographs, seed, size), width=COLUMN if size else 8.8)
     with atomic_write(out) as file:
-        figure.savefig(file, format="png", dpi=300 if size else 150)
+        figure.savefig(file, format="png", dpi=600 if size else 150)
     print(out.resolve())
 
 
@@ -64,7 +64,7 @@ def _examples(model: Model, photographs: list[Path], seed: int, size: int | None
 
 
 def before_and_after(shown: list[Example], *, width: float) -> Figure:
-    """A figure of this many inches: a column a picture; rows noisy, denoised and clean."""
+    """A figure of this many inches: a column a picture, named if it fits; rows noisy, denoised, clean."""
     from matplotlib.figure import Figure
 
     column = width / len(shown)
@@ -72,8 +72,9 @@ def before_and_after(shown: list[Example], *, width: float) -> Figure:
     small, large = max(6, 4.5 * column), max(7, 6 * column)  # points
     axes = figure.subplots(3, len(shown), squeeze=False)
     for place, each in zip(axes.T, shown, strict=True):
-        height, across = each.clean.shape[1:]
-        place[0].set_title(f"{each.name.replace('_', ' ')}\n{across}×{height}", fontsize=small)
+        if column > 1:
+            height, across = each.clean.shape[1:]
+            place[0].set_title(f"{each.name.replace('_', ' ')}\n{across}×{height}", fontsize=small)
         for axis, image in zip(place, (each.noisy, each.denoised, each.clean), strict=True):
             axis.imshow(image.round().to(torch.uint8).permute(1, 2, 0))
             axis.set_xticks([])

@@ -312,7 +312,7 @@ def _curve(
 
 def forest(changes: list[dict[str, Any]]) -> Figure:
     """What each change is worth: a point, its 95 % interval and its number."""
-    figure, axes = _figure(0.4 + 0.097 * len(changes))
+    figure, axes = _figure(0.4 + 0.09 * len(changes))
     rows = range(len(changes))
     sizes, limits = ([each[key] for each in changes] for key in ("size", "limit"))
     axes.axvline(0, color="0.6", linewidth=0.8)
