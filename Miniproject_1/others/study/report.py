@@ -25,6 +25,7 @@ from ...model import (
     atomic_write,
     dihedral,
 )
+from ..demo import COLUMN
 from ..machine import PHOTOGRAPHS, load_model
 from .claims import ABOVE, CLAIMS, NEGLIGIBLE, between, judged
 from .runs import COUNTS, ORIGINAL, STUDIES, shown_runs
@@ -36,8 +37,7 @@ if TYPE_CHECKING:  # matplotlib is imported where figures are
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-COLUMN = 3.35  # inches: the width of a column of the report
-PAGE = 6.95  # of both
+PAGE = 6.95  # inches: the width of both columns
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 1.5)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[Any, Any] = {"font.size": 7.5, "svg.fonttype": "path", "svg.hashsalt": "report"}
