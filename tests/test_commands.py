@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import time
 from inspect import signature
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_evaluate_sets_the_model_beside_other_tools(val_data, tmp_path):
 
 
 def test_evaluate_tells_mean_median_and_shows_the_worst_and_the_best(val_data, tmp_path, monkeypatch, capsys):
-    noisy, clean = (part[:25] for part in val_data)
+    noisy, clean = (part[:24] for part in val_data)
     torch.save((noisy, clean), tmp_path / "val_data.pkl")
     shown = []
     draw = evaluate_module.before_and_after
@@ -142,7 +143,8 @@ def test_evaluate_tells_mean_median_and_shows_the_worst_and_the_best(val_data, t
     order = row.psnr.argsort().tolist()
     assert [each.name for each in shown[0]] == [f"number {i}" for i in order[:10] + order[-10:]]
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("this model"))
-    expected = [each(score).item() for score in (row.psnr, row.ssim) for each in (torch.mean, torch.median)]
+    scores = (row.psnr.tolist(), row.ssim.tolist())
+    expected = [each(score) for score in scores for each in (statistics.mean, statistics.median)]
     assert [float(word) for word in line.split()[2:]] == pytest.approx([*expected, row.seconds], abs=0.051)
     assert 0 < row.seconds < 60
 

@@ -86,7 +86,7 @@ def test_crops_are_of_the_courses_blocks_from_photographs_of_any_size(tmp_path):
     Image.fromarray(pixels.repeat(3, 3, 1).numpy()).save(tmp_path / "huge.png")  # reduced as the course did
     write_pairs([tmp_path / "huge.png"], tmp_path, pairs=2, val=0, crop=32)
     assert load_images(tmp_path / "train_data.pkl")[0].shape == (2, 3, 32, 32)
-    for size, words in ((33, "crop 33: too few"), (0, "crop must be 1")):
+    for size, words in ((32, "crop 32: too few"), (33, "crop must be 1 ... 32"), (0, "crop must be 1")):
         with pytest.raises(ValueError, match=words):
             write_pairs(photographs, tmp_path / "none", pairs=2, val=0, crop=size)
 

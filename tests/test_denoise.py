@@ -351,6 +351,18 @@ def test_a_reference_that_is_another_kind_of_picture_is_refused(tmp_path, noisy,
                 [str(tmp_path / "noisy.png")], tmp_path / f"{name}.out.png", clean=tmp_path / f"{name}.png"
             )
         assert words in capsys.readouterr().err
+    np.save(tmp_path / "float.npy", noisy / np.float32(255))
+    with pytest.raises(ValueError, match="1 of 1"):
+        denoise_module.denoise([str(tmp_path / "float.npy")], clean=tmp_path / "noisy.png")
+    assert "uint8 and float32, have no white in common" in capsys.readouterr().err
+
+
+def test_noise_is_told_of_the_channels_that_show_any(tmp_path, noisy, run_here):
+    for name, pixels in (("green", noisy * np.uint8([0, 1, 0])), ("black", 0 * noisy)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    told = run_here("denoise", tmp_path, "-o", tmp_path / "out")[1].out
+    sigma = dict(re.findall(r"(\w+)\.png: noise of about σ ([\d.]+)", told))
+    assert sigma["black"] == "0.0" and float(sigma["green"]) == pytest.approx(25, abs=4)
 
 
 def test_a_large_picture_shows_how_far_it_is(tmp_path, capsys):
@@ -524,6 +536,14 @@ def test_a_burst_is_the_mean_of_its_answers(tmp_path, run_here, photo_model):
         Image.fromarray(change(shots[0])).save(tmp_path / "other.png")
         code, told = run_here(*burst, tmp_path / "other.png", "-o", tmp_path / "new.png")
         assert code == 1 and "other.png" in told.err and words in told.err
+    counts = [200 + shot.astype(np.uint16) for shot in shots[:2]]
+    counts[1][7, 7] = 65535  # a hot pixel
+    for i, shot in enumerate(counts):
+        write_picture(Picture(shot, None, {}), tmp_path / f"counts_{i}.tif")
+    code, told = run_here("denoise", "--burst", tmp_path / "counts_*.tif", "-o", tmp_path / "counts.tif")
+    assert code == 0 and "warning" not in told.err
+    off = read_picture(tmp_path / "counts.tif").pixels.astype(float) - sum(counts) / 2
+    assert np.abs(np.delete(off.reshape(-1, 3), 7 * 40 + 7, 0)).mean() < 25
     code, told = run_here("denoise", "--burst", tmp_path / "moved.png", "-o", tmp_path / "new.png")
     assert code == 1 and "two shots of a scene or more" in told.err and not (tmp_path / "new.png").exists()
     code, told = run_here(*burst, "-o", tmp_path / "shots" / "1.png", "--force")

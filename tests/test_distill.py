@@ -1,10 +1,13 @@
 """A teacher's answers as targets, and the training on them."""
 
+import pytest
 import torch
 from conftest import ROOT
 
 from Miniproject_1.model import Model, UNet
 from Miniproject_1.others.course import load_images
+from Miniproject_1.others.metrics import psnr
+from Miniproject_1.others.sources import Shards
 from Miniproject_1.others.study import distill as module
 
 
@@ -33,6 +36,14 @@ def test_the_targets_are_the_teachers_answers_and_pretrain_takes_them(data, tmp_
     assert run_here(*student, tmp_path / "low.pth", "--floor", 1e-6)[0] == 0
     records = [Model().load(tmp_path / f"{name}.pth")["record"] for name in ("usual", "low")]
     assert records[0] != records[1]
+    # Scored by how near answers are to the targets, and not the other way round.
+    model, ((noisy, target),) = Model(), Shards(paths[1]).held_out
+    model.load(tmp_path / "usual.pth")
+    expected = psnr(model.predict(noisy), target).mean().item()
+    assert records[0][0] | {"against the targets": pytest.approx(expected, abs=1e-3)} == records[0][0]
+    assert "clean, estimated" not in records[0][0]
+    code, told = run_here(*student, tmp_path / "none.pth", "--floor", 0)
+    assert code == 1 and "--floor 0: expected a number above 0" in told.err
 
 
 def test_another_networks_weights_are_no_teacher(data, tmp_path, run_here):

@@ -10,12 +10,12 @@ import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from Miniproject_1 import Model
 from Miniproject_1.others import denoise as denoise_module
-from Miniproject_1.others import photographs
+from Miniproject_1.others import described, photographs
 from Miniproject_1.others.pictures import read_picture
 from Miniproject_1.others.study.bench import peak_gib
 
@@ -497,6 +497,43 @@ def test_what_another_format_cannot_hold_is_told_in_a_line(tmp_path, rgb, run_he
             "denoise", tmp_path / f"{name}.jpg", "-o", tmp_path / f"{name}.out.jpg", "--quiet"
         )
         assert code == 0 and words in told.err
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_xl_is_upright_since_its_decoders_heed_no_exif(tmp_path, rgb, run_here, orientation):
+    exif = exif_of_a_camera()
+    exif[274] = orientation
+    source, out = tmp_path / "a.png", tmp_path / "a.jxl"
+    Image.fromarray(rgb).save(source, exif=exif)
+    code, told = run_here("denoise", source, "-o", out, "--strength", 0, "--quiet")
+    assert code == 0 and told.err == ""
+    with Image.open(source) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(imagecodecs.jpegxl_decode(out.read_bytes()), shown)
+    made = Image.Exif()
+    made.load(b"Exif\0\0" + dict(described.boxes(out.read_bytes()))[b"Exif"][4:])
+    assert made.get(274, 1) == 1 and made[271] == "Maker" and made.get_ifd(34665)[33434] == 0.01
+
+
+def test_a_webp_without_loss_stays_so_and_a_grey_gif_keeps_its_alpha(tmp_path, rgb, grey, run_here):
+    image, exif = Image.fromarray(rgb), exif_of_a_camera()
+    moving = {"save_all": True, "append_images": [image.rotate(180)]}
+    for name, lossless, options in (
+        ("plain", True, {}),
+        ("described", True, {"exif": exif}),
+        ("moving", True, moving),
+        ("lossy", False, {"exif": exif}),
+        ("moving_lossy", False, moving),
+    ):
+        source, out = tmp_path / f"{name}.webp", tmp_path / f"{name}.out.webp"
+        image.save(source, lossless=lossless, **options)
+        assert run_here("denoise", source, "-o", out, "--strength", 0, "--quiet")[0] == 0
+        with Image.open(source) as before, Image.open(out) as after:
+            assert np.array_equal(np.asarray(before), np.asarray(after)) == lossless, name
+    half = np.where(np.arange(COLUMNS) < COLUMNS // 2, 0, 255).astype(np.uint8) + 0 * grey
+    Image.fromarray(np.dstack([grey, half])).save(tmp_path / "half.png")
+    assert run_here("denoise", tmp_path / "half.png", "-o", tmp_path / "half.gif", "--quiet")[0] == 0
+    np.testing.assert_array_equal(read_picture(tmp_path / "half.gif").alpha[..., 0], half)
 
 
 def test_each_type_of_numbers_comes_back_in_its_own_range(tmp_path, grey, rgb, stack, written, photo_model):

@@ -604,6 +604,18 @@ def test_shots_of_signed_bytes_keep_their_numbers_and_nan_is_named(tmp_path):
         Scenes(*folders, seed=0)
 
 
+def test_shots_of_other_types_of_numbers_are_refused(tmp_path):
+    for folder, scale in (("first", np.uint8(1)), ("second", np.uint16(257))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(PARTS["camera"][:100, :100, 0] * scale).save(tmp_path / folder / "camera.png")
+    for folders, words in (
+        (("first", "second"), r"second.camera\.png: uint16, expected uint8"),
+        (("second", "first"), r"first.camera\.png: uint8, expected uint16"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Scenes(*(tmp_path / folder for folder in folders), seed=0)
+
+
 def test_names_that_only_look_like_shots_are_refused(tmp_path):
     """A camera's numbers, in one folder: pictures of different scenes."""
     for number, part in enumerate(PARTS.values()):

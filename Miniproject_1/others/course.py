@@ -118,8 +118,8 @@ def write_pairs(
     `val_data.pkl` alone.
 
     crop: not whole photographs, but parts of `crop`×`crop` blocks of the course's 8×8 pixels, from the middle
-        first and then from random places, once the photograph is reduced as the course did. Photographs that
-        are smaller than that are left out.
+        first and then from random places, once the photograph is reduced as the course did, to 32 blocks.
+        Photographs that are smaller than that are left out.
     shots: noisy pictures whose mean, rounded, is the second picture of a pair. Against each of them in turn
         the squared error would ask for the same answer (Lehtinen et al. 2018, section 3.1, also pairs
         each input with several noisy targets), so this is only faster: a target less noisy by `shots`.
@@ -136,8 +136,8 @@ def write_pairs(
         raise ModuleNotFoundError("photographs need Pillow: python -m pip install pillow")
     if pairs < 1 or val < 0:
         raise ValueError(f"pairs must be 1 or more and val 0 or more, got {pairs} and {val}")
-    if crop is not None and crop < 1:
-        raise ValueError(f"crop must be 1 or more, got {crop}")
+    if crop is not None and not 1 <= crop <= SIZE:
+        raise ValueError(f"crop must be 1 ... {SIZE}, got {crop}")
     if shots < 1:
         raise ValueError(f"shots must be 1 or more, got {shots}")
     if not 0 <= other_noises <= 1:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from skimage.restoration import estimate_sigma
+from torch import Tensor
 
 from ..model import TILE, Model, tqdm
 from .console import stop_signals
 from .machine import PHOTOGRAPHS, load_model
-from .metrics import psnr, ssim
+from .metrics import noise_sigma, psnr, ssim
 from .photographs import find_photographs, tell_skipped, walk
 from .pictures import (
     FORMATS,
+    Bounds,
     Picture,
     PictureFile,
     by_name,
@@ -37,6 +38,7 @@ from .sources import SHIFT, shift_between
 
 GAP = 8  # white pixels between the halves of a comparison
 PIXELS_AT_ONCE = 2**22  # about so many are in `float32` at once, of however large a picture
+MIDDLE = 2_048  # pixels a side by which a picture's noise is judged, and whether a shot is shifted
 
 
 def denoise(
@@ -203,6 +205,10 @@ class Planes:
         rows = max(1, PIXELS_AT_ONCE // (TILE * width)) * TILE
         tops = range(0, height, rows)
         pixels = np.empty_like(shots[0].pixels)
+        low, high = shots[0].bounds
+        for shot in shots[1:]:  # one scale for all, that no hot pixel leaves
+            low, high = np.minimum(low, shot.bounds[0]), np.maximum(high, shot.bounds[1])
+        bounds = low, high
         # Of 8 bits, the rounding hides that of bfloat16.
         self.model.mixed_precision = pixels.dtype.itemsize == 1
         for top in tqdm(tops, "bands", unit="band", leave=False) if tqdm and len(tops) > 1 else tops:
@@ -210,12 +216,12 @@ class Planes:
                 raise KeyboardInterrupt
             start = max(0, top - margin)
             band = slice(start, top + rows + margin)
-            noisy = [shot.tensor(band, shots[0].bounds) for shot in shots]
+            noisy = [shot.tensor(band, bounds) for shot in shots]
             with warnings.catch_warnings():  # a dark picture looks like [0, 1], and is not
                 warnings.simplefilter("ignore")
                 answer = torch.stack([self.model.predict(shot) for shot in noisy]).mean(0)
             answer = noisy[0].lerp(answer, self.strength)[:, :, top - start :][:, :, :rows]
-            pixels[top : top + rows] = shots[0].with_values(answer).pixels
+            pixels[top : top + rows] = shots[0].with_values(answer, bounds).pixels
         return shots[0]._replace(pixels=pixels)
 
     def messages(self) -> list[str]:
@@ -223,12 +229,8 @@ class Planes:
         return left_out(self.shots[0], self.first[0], self.target)
 
     def noise(self) -> str:
-        """The standard deviation of the first plane's noise, estimated as Donoho and Johnstone (1994) do."""
-        values = self.first[0].tensor()[0].numpy()
-        sigma = 0.0
-        if min(values.shape[1:]) > 1:
-            sigma = estimate_sigma(values, channel_axis=0, average_sigmas=True)
-        return f"noise of about σ {sigma:.1f} of 255"
+        """The standard deviation of the first plane's noise, estimated in its middle."""
+        return f"noise of about σ {noise_sigma(_middle(self.first[0])[0]):.1f} of 255"
 
     def score(self) -> str:
         """PSNR and SSIM before and after, the means over the planes. Raises where they could not be had."""
@@ -255,10 +257,19 @@ def _check_shot(first: Picture, shot: Picture, path: Path) -> None:
     if found != expected:
         words = "H×W×channels, type and orientation"
         raise ValueError(f"{path}: expected the first shot's {words}, {expected}, got {found}")
-    rows, columns = shift_between(first.tensor()[:1], shot.tensor(bounds=first.bounds)[:1])
+    # One hot pixel in the shot would outweigh all that both show.
+    rows, columns = shift_between(_middle(first), _middle(shot, first.bounds).clamp(0, 255))
     if max(abs(rows), abs(columns)) >= SHIFT:
         moved = f"shifted by {rows:+.1f} rows and {columns:+.1f} columns against the first shot"
         print(f"warning: {path}: {moved}; the mean of both is blurred", file=sys.stderr)
+
+
+def _middle(picture: Picture, bounds: Bounds | None = None) -> Tensor:
+    """1×3×H×W in [0, 255] of its first channels: of a large one, all of it in `float32` would not fit."""
+    height, width = picture.pixels.shape[:2]
+    top, left = (max(0, (length - MIDDLE) // 2) for length in (height, width))
+    part = picture.pixels[top : top + MIDDLE, left : left + MIDDLE]
+    return picture._replace(pixels=part).tensor(bounds=bounds or picture.bounds)[:1]
 
 
 def _find(inputs: list[str], output: Path | None) -> list[tuple[Path, Path]]:
@@ -393,6 +404,9 @@ def _comparison(target: Path) -> Path:
 
 def _scores(noisy: Picture, denoised: Picture, clean: Picture) -> tuple[float, ...]:
     """(PSNR before, after, SSIM before, after) against the clean picture."""
+    if (noisy.nominal_bounds is None) != (clean.nominal_bounds is None):
+        types = f"{clean.pixels.dtype} and {noisy.pixels.dtype}"
+        raise ValueError(f"--clean: its numbers and the noisy picture's, {types}, have no white in common")
     before, after, target = (
         picture.tensor(bounds=picture.nominal_bounds or clean.bounds) for picture in (noisy, denoised, clean)
     )

@@ -1,8 +1,8 @@
 """What describes a picture, as PNG, JPEG, WebP, GIF, BMP and JPEG XL files hold it.
 
 `kept`, by key: icc_profile, exif and xmp (bytes), orientation (2 ... 8), dpi (x, y), text (name -> words),
-gamma, chromaticity; others, the names of what only the file's own format holds; and that itself, under the
-format's name, as it stands in the file.
+gamma, chromaticity; lossless, where a WebP is; others, the names of what only the file's own format holds;
+and that itself, under the format's name, as it stands in the file.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ TYPES = {
     "JPEG": bytes,
     "JPEG XL": list,
     "density": tuple,
+    "lossless": bool,
 }
 SHOWN = {
     "icc_profile": "colour profile",
@@ -111,10 +112,23 @@ def of_pillow(image: PIL.Image.Image, path: Path) -> dict[str, Any]:
         known = (b"Exif\0", b"http://ns.adobe.com/xap", b"ICC_PROFILE")
         kept["others"] = [name for name, data in segments if name != "COM" and not data.startswith(known)]
         kept["density"] = (info.get("jfif_unit"), *info["jfif_density"]) if "jfif_density" in info else None
+    if image.format == "WEBP":
+        kept["lossless"] = _is_lossless(path.read_bytes())
     if image.format == "GIF" and isinstance(info.get("extension"), tuple):
         name = info["extension"][0][:11]
         kept["others"] = [] if name.startswith((b"NETSCAPE", b"ANIMEXTS")) else [name.decode("latin-1")]
     return kept
+
+
+def _is_lossless(content: bytes) -> bool:
+    """Whether a WebP's pixels are: those of an animation's first frame."""
+    at, end = 12, len(content)  # behind RIFF, a size and WEBP
+    while at + 8 <= end:
+        name, size = struct.unpack_from("<4sI", content, at)
+        if name in (b"VP8 ", b"VP8L"):
+            return name == b"VP8L"
+        at += 8 + (16 if name == b"ANMF" else size + size % 2)  # behind 16 bytes a frame has its chunks
+    return False
 
 
 def _segment(segment: tuple[str, bytes]) -> bytes:
@@ -194,18 +208,26 @@ def of_boxes(found: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         if name == b"xml ":
             kept["xmp"] = data
         if name == b"Exif":
-            made = PIL.Image.Exif()
-            made.load(b"Exif\0\0" + data[4 + int.from_bytes(data[:4], "big") :])
-            made.pop(ORIENTATION, None)  # the decoder has turned the pixels
-            kept["exif"] = made.tobytes()
+            own = b"Exif\0\0" + data[4 + int.from_bytes(data[:4], "big") :]
+            kept["exif"] = _unoriented(own)  # the decoder has turned the pixels
     return clean(kept, None)
 
 
+def _unoriented(content: bytes) -> bytes:
+    """EXIF without the orientation."""
+    made = PIL.Image.Exif()
+    made.load(content)
+    made.pop(ORIENTATION, None)
+    return made.tobytes()
+
+
 def jpegxl_boxes(kept: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """Those that describe: the file's own, or else made of the rest."""
+    """Those that describe: the file's own, or else made of the rest but for the orientation."""
     if "JPEG XL" in kept:
         return kept["JPEG XL"]
-    made = exif(kept, resolution=True)
+    made = exif({key: value for key, value in kept.items() if key != "orientation"}, resolution=True)
+    if made and "orientation" in kept:
+        made = _unoriented(made)
     found = [(b"Exif", bytes(4) + made.removeprefix(b"Exif\0\0"))] if made else []
     return found + ([(b"xml ", kept["xmp"])] if "xmp" in kept else [])
 

@@ -17,7 +17,7 @@ from ..model import atomic_write, tqdm
 from .course import load_images
 from .demo import Example, before_and_after
 from .machine import PHOTOGRAPHS, load_model, refuse_unwritable, write_json
-from .metrics import psnr, ssim
+from .metrics import noise_sigma, psnr, ssim
 
 TUNED_ON = 100  # images on which each tool's setting is chosen
 SHOWN = 10  # worst and best pictures
@@ -27,7 +27,8 @@ def _bm3d(picture: np.ndarray) -> np.ndarray:
     """BM3D (Dabov et al. 2007) at the noise that scikit-image estimates."""
     from bm3d import bm3d_rgb
 
-    return bm3d_rgb(picture, restoration.estimate_sigma(picture, channel_axis=2, average_sigmas=True))
+    sigma = noise_sigma(torch.from_numpy(picture).permute(2, 0, 1))
+    return bm3d_rgb(picture, sigma) if sigma else picture
 
 
 # scikit-image's, and BM3D where it is installed.
@@ -61,7 +62,7 @@ class Row(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        numbers = (f"{x.mean():8.2f} {x.median():7.2f}" for x in (self.psnr, self.ssim))
+        numbers = (f"{x.mean():8.2f} {x.quantile(0.5):7.2f}" for x in (self.psnr, self.ssim))
         return f"{'  '.join(numbers)} {self.seconds:8.1f}"
 
 

@@ -1,6 +1,7 @@
 """How good denoised pictures are: PSNR, SSIM, and an estimate of PSNR where nobody has a clean picture."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -37,6 +38,22 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
         return torch.full((len(images),), math.nan)
     pairs = zip(*(each.float().permute(0, 2, 3, 1).numpy() for each in (images, clean)), strict=True)
     return torch.tensor([structural_similarity(*pair, channel_axis=2, data_range=255) for pair in pairs])
+
+
+def noise_sigma(image: Tensor) -> float:
+    """The standard deviation of the noise of C×H×W, as Donoho and Johnstone (1994) estimate it, in its units.
+
+    The mean over the channels in which something shows; 0 where none does, or the image is a line.
+    """
+    from skimage.restoration import estimate_sigma
+
+    if min(image.shape[1:]) < 2:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what is flat has no median of its details
+        sigmas = torch.tensor(estimate_sigma(image.numpy(), channel_axis=0)).float()
+    seen = sigmas[sigmas.isfinite()]
+    return seen.mean().item() if len(seen) else 0.0
 
 
 def noise_to_noise(

@@ -16,7 +16,6 @@ from typing import IO, Any, NamedTuple
 import imagecodecs
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import tifffile
 import torch
 from torch import Tensor
@@ -102,9 +101,9 @@ class Picture(NamedTuple):
         values = torch.from_numpy(scaled).permute(2, 0, 1)
         return torch.stack([values[group].expand(3, -1, -1) for group in self.groups])
 
-    def with_values(self, values: Tensor) -> Picture:
-        """The same picture with its pixels from N×3×H×W in [0, 255]; grey becomes the channels' mean."""
-        low, high = self.bounds
+    def with_values(self, values: Tensor, bounds: Bounds | None = None) -> Picture:
+        """The same picture with its pixels from what `tensor` gives; grey becomes the channels' mean."""
+        low, high = bounds or self.bounds
         parts = [
             each if group.stop - group.start == COLOURS else each.mean(0, keepdim=True)
             for each, group in zip(values, self.groups, strict=True)
@@ -269,9 +268,14 @@ def upright(picture: Picture, bounds: Bounds | None = None) -> np.ndarray:
     bounds: what is black and white, by default as `Picture.tensor` has it.
     """
     values = picture.tensor(bounds=bounds)[0].permute(1, 2, 0).round().to(torch.uint8)
-    image = PIL.Image.fromarray(values.numpy())
-    image.getexif()[ORIENTATION] = picture.kept.get("orientation", 1)
-    return np.array(PIL.ImageOps.exif_transpose(image))
+    return _turned(values.numpy(), picture.kept)
+
+
+def _turned(pixels: np.ndarray, kept: dict[str, Any]) -> np.ndarray:
+    """H×W×C as the orientation asks: rows and columns change places, and run the other way."""
+    orientation = kept.get("orientation", 1)
+    rows, columns = (-1 if orientation in each else 1 for each in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray((pixels.swapaxes(0, 1) if orientation > 4 else pixels)[::rows, ::columns])
 
 
 @contextmanager
@@ -397,8 +401,10 @@ def _image(picture: Picture) -> PIL.Image.Image:
 
 def _with_pillow(kind: str, picture: Picture) -> bytes:
     """A JPEG, WebP, GIF or BMP."""
-    file = io.BytesIO()
-    _image(picture).save(file, kind, **_pillows(kind, picture.kept))
+    file, image = io.BytesIO(), _image(picture)
+    if kind == "GIF" and image.mode == "LA":
+        image = image.convert("RGBA")  # Pillow would drop the alpha
+    image.save(file, kind, **_pillows(kind, picture.kept))
     content = bytearray(file.getbuffer())
     if kind == "JPEG" and "density" in picture.kept:
         # Pillow writes no ratio without a unit. Its first segment is JFIF's, and this is its place in that.
@@ -414,6 +420,8 @@ def _pillows(kind: str, kept: dict[str, Any]) -> dict[str, Any]:
     if kind in ("JPEG", "WEBP"):
         options |= {"icc_profile": kept.get("icc_profile"), "xmp": kept.get("xmp")}
         options["exif"] = described.exif(kept, resolution=kind == "WEBP")
+    if kind == "WEBP":
+        options["lossless"] = kept.get("lossless")
     if kind in ("JPEG", "BMP"):
         options["dpi"] = kept.get("dpi")
     if kind in ("JPEG", "GIF"):
@@ -501,8 +509,8 @@ def _of_jpegxl(path: Path, stack: ExitStack, large: bool) -> PictureFile:
 
 
 def _jpegxl(picture: Picture) -> bytes:
-    """Without loss, as what else it holds."""
-    array = np.ascontiguousarray(_samples(picture))
+    """Without loss, as what else it holds; upright, as its decoders heed no EXIF."""
+    array = _turned(_samples(picture), picture.kept)
     array = array.squeeze(2) if array.shape[2] == 1 else array
     boxes = described.jpegxl_boxes(picture.kept)
     content = imagecodecs.jpegxl_encode(array, lossless=True, usecontainer=bool(boxes))

@@ -168,9 +168,9 @@ class Scenes(Sequence):
             a, b = (self._trained_on(shot) for shot in self._read(scene, shots))
             yield a, b
             return
-        total, (first, bounds) = sum(shot.float() for shot in self._read(scene, shots)), _load(shots[0])
+        total, (first, scale) = sum(shot.float() for shot in self._read(scene, shots)), _load(shots[0])
         for number, each in enumerate(shots):  # read again: however many there are, memory holds a few
-            shot = _load(each, bounds)[0] if number else first
+            shot = _load(each, scale)[0] if number else first
             yield self._trained_on(shot), self._trained_on((total - shot) / (len(shots) - 1))
 
     def _trained_on(self, picture: Tensor) -> Tensor:
@@ -178,12 +178,12 @@ class Scenes(Sequence):
 
     def _read(self, scene: str, shots: Sequence[Shot]) -> Iterator[Tensor]:
         """A scene's shots, one after the other, checked; after the last, `held_out` has what is kept back."""
-        first, bounds = _load(shots[0])
+        first, scale = _load(shots[0])
         seen: dict[int, Shot] = {}
         side = int(SCORED * math.sqrt(2 / len(shots)))  # to score takes as long, however many there are
         kept = []
         for number, each in enumerate(shots):
-            shot = _load(each, bounds)[0] if number else first
+            shot = _load(each, scale)[0] if number else first
             both = f"{_named(shots[0])} and {_named(each)}"
             if shot.shape != first.shape:
                 shapes = " and ".join(f"{it.shape[3]}×{it.shape[2]}" for it in (first, shot))
@@ -240,10 +240,11 @@ def _open(path: Path, stack: ExitStack) -> PictureFile:
     return file
 
 
-def _load(shot: Shot, bounds: Any = None) -> tuple[Tensor, Any]:
-    """(1×3×H×W in [0, 255], `uint8` where the file has eight bits, else `float32`; what 0 and 255 stand for).
+def _load(shot: Shot, scale: tuple[Any, str] | None = None) -> tuple[Tensor, tuple[Any, str]]:
+    """(1×3×H×W in [0, 255], `uint8` where the file has eight bits, else `float32`; what 0 and 255 stand for,
+    and numbers of which type).
 
-    All shots of a scene must have the same bounds, or they would differ by more than noise.
+    All shots of a scene must have the first one's scale, or they would differ by more than noise.
     """
     import numpy as np
 
@@ -251,10 +252,13 @@ def _load(shot: Shot, bounds: Any = None) -> tuple[Tensor, Any]:
     picture = file[plane]
     if not np.isfinite(picture.pixels).all():
         raise ValueError(f"{_named(shot)}: NaN or infinity among its numbers")
+    numbers = f"{picture.bits} bits" if picture.bits else str(picture.pixels.dtype)
+    bounds, expected = scale or (picture.bounds, numbers)
+    if numbers != expected:
+        raise ValueError(f"{_named(shot)}: {numbers}, expected {expected} as in its scene's first shot")
     values = picture.tensor(bounds=bounds)
-    bounds = picture.bounds if bounds is None else bounds
     whole = picture.pixels.dtype == np.uint8 and not picture.bits
-    return values.to(torch.uint8) if whole else values, bounds
+    return values.to(torch.uint8) if whole else values, (bounds, numbers)
 
 
 def _named(shot: Shot) -> str:

@@ -64,16 +64,19 @@ def train(
     resume: go on with `out`, which another call with the same arguments has left there; where that was done,
         this is printed and nothing is done.
 
-    Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says;
-    where `data` is a folder that holds `val_data.pkl`, on that instead.
+    Without any clean picture, each epoch is scored on pairs that are kept back, as `noise_to_noise` says, or
+    without `swap` by the PSNR of answers against the second pictures alone; where `data` is a folder that
+    holds `val_data.pkl`, on that instead.
 
     `out` is written at each epoch's end, and when SIGINT or SIGTERM stops the training, which then ends
     with `KeyboardInterrupt`; until the training is done it also holds what it takes to go on, and the
     end is the same, bit for bit on a CPU, as if nothing had happened. Under `torchrun`, every process
     takes its share of each batch and the first one writes.
     Raises `FileExistsError` where `out` is there and `resume` is not asked for, and `ValueError` where
-    `out` is another training's or `patience` has no score to go by.
+    `out` is another training's, `patience` has no score to go by or `floor` is not above 0.
     """
+    if floor is not None and not floor > 0:
+        raise ValueError(f"--floor {floor:g}: expected a number above 0")
     with _processes(device) as rank:
         torch.manual_seed(seed)
         model = new_model(device)
@@ -89,7 +92,7 @@ def train(
             learning_rate, kept = model.learning_rate, model.kept
         _refuse_taken(data, out, out.with_suffix(".png"), resume)
         val_data, shards = _read(data, seed, rank, simulate)
-        swap = swap and shards.swap
+        one_way, swap = not swap, swap and shards.swap
         if patience is not None and (patience < 1 or not (val_data or shards.held_out)):
             raise ValueError(f"--patience {patience}: expected 1 or more, and pairs enough to keep some back")
         recipe: dict[str, Any] = {"pairs": shards.pairs, "epochs": epochs, "seed": seed}
@@ -114,13 +117,13 @@ def train(
             print(f"{describe_machine(model.device)}; {recipe}", flush=True)
         options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate}
         options |= {"swap": swap, "kept": kept}
-        options |= {"loss": partial(psnr_loss, floor=floor)} if floor else {}
+        options |= {"loss": partial(psnr_loss, floor=floor)} if floor is not None else {}
         with stop_signals() as stopped, _errors_naming(out, bool(state)):
             training = Training(model.network, shards, epochs, **options)
             if state:
                 training.load_state_dict(state)
             keeper = Keeper(model, training, out, recipe, saved.get("record", []), saved.get("best"))
-            score = partial(_scores, model, val_data, shards.held_out) if rank == 0 else dict
+            score = partial(_scores, model, val_data, shards.held_out, one_way) if rank == 0 else dict
             if start and pictures and not state:
                 keeper.begin_at(score())
             _follow(training, keeper, score, stopped)
@@ -282,14 +285,20 @@ def _scenes_in_words(number: int) -> str:
 
 
 def _scores(
-    model: Model, val_data: tuple[Tensor, Tensor] | None, held_out: Sequence[tuple[Tensor, ...]]
+    model: Model,
+    val_data: tuple[Tensor, Tensor] | None,
+    held_out: Sequence[tuple[Tensor, ...]],
+    one_way: bool,
 ) -> dict[str, float]:
-    """What an epoch is scored by, in dB."""
+    """What an epoch is scored by, in dB. one_way: the first picture of a pair is no target."""
     if val_data:
         noisy, clean = val_data
         return {"PSNR": psnr(model.predict(noisy), clean).mean().item()}
     if not held_out:
         return {}
+    if one_way:
+        scores = [psnr(model.predict(first), torch.stack(rest).mean(0)) for first, *rest in held_out]
+        return {"against the targets": torch.cat(scores).mean().item()}
     against = "noise to noise" if all(len(shots) == 2 for shots in held_out) else "mean of other shots"
     return dict(zip((against, "clean, estimated"), noise_to_noise(model.predict, held_out), strict=True))
 
