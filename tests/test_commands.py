@@ -23,6 +23,7 @@ import Miniproject_1.others.study.bench as bench_module
 from Miniproject_1 import Model
 from Miniproject_1.__main__ import _parser as parser
 from Miniproject_1.model import tqdm
+from Miniproject_1.others.console import stop_signals
 from Miniproject_1.others.evaluate import evaluate
 from Miniproject_1.others.metrics import psnr as psnr_of
 
@@ -261,6 +262,20 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(picture):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "python -m Miniproject_1: interrupted\n")
+
+
+def test_a_second_ctrl_c_acts_as_ever_and_what_is_ignored_stays_so():
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        assert stopped == [signal.SIGINT]
+        signal.raise_signal(signal.SIGINT)
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what runs in the background
+    try:
+        with stop_signals() as stopped:
+            signal.raise_signal(signal.SIGINT)
+        assert not stopped and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])

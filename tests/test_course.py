@@ -9,7 +9,7 @@ from PIL import Image
 
 from Miniproject_1.model import UNet
 from Miniproject_1.others.course import load_images, noisy_views, write_pairs
-from Miniproject_1.others.photographs import embedded_photographs
+from Miniproject_1.others.photographs import embedded_photographs, find_photographs
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -170,8 +170,9 @@ def test_files_that_stand_are_kept_when_it_fails(album, tmp_path, data):
         if path.name != "0.png":
             path.unlink()
     done = run("-m", "Miniproject_1", "pairs", album, data)
-    assert done.returncode == 1
-    assert "1 usable photographs" in done.stderr
+    assert done.returncode == 1 and f"{data / 'train_data.pkl'} is there already" in done.stderr
+    with pytest.raises(ValueError, match="1 usable photographs"):
+        write_pairs(find_photographs(album), data)
     assert "Traceback" not in done.stderr
     assert (data / "train_data.pkl").read_bytes() == before
     missing = run("-m", "Miniproject_1", "pairs", tmp_path / "nowhere", tmp_path / "out")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from conftest import ROOT, start
+from conftest import ROOT, run, start
 from PIL import Image, ImageCms
 
 from Miniproject_1.others.noises import gaussian
@@ -318,6 +318,37 @@ def line_at(tab, percent):
         arg=[percent],
         timeout=IN_THE_END,
     )
+
+
+LEFT = """import sys, time
+from types import SimpleNamespace
+from pathlib import Path
+import gradio.route_utils
+import Miniproject_1.others.page as page
+
+folder, first, second = map(Path, sys.argv[1:])
+work, request = page.Work(folder, "cpu"), SimpleNamespace(session_hash="visitor")
+work.begin(request)
+training = work.train(str(first), str(second), 30, request)
+while "epoch   1/30" not in next(training)[0]:
+    pass
+assert list(folder.rglob("model.pth"))
+work.leave(request)
+training.close()  # as gradio does
+assert not list(folder.rglob("*.*")), list(folder.rglob("*.*"))
+
+page.os.environ["GRADIO_TEMP_DIR"] = str(folder)
+blocks = page._blocks(work, work)
+assert len(list(folder.rglob("*.png"))) == 9
+gradio.route_utils.delete_files_created_by_app(blocks, -1)  # as after a day
+assert len(list(folder.rglob("*.png"))) == 9
+"""
+
+
+def test_a_model_goes_with_its_visitor_and_the_examples_stay(pictures, tmp_path):
+    (tmp_path / "work").mkdir()
+    done = run("-c", LEFT, tmp_path / "work", pictures / "first.png", pictures / "second.png")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_keyboard_moves_the_line_and_a_phone_shows_all(tab, pictures):

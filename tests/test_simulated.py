@@ -3,13 +3,15 @@
 import json
 import math
 import random
+import signal
 
 import PIL.Image
 import pytest
 import torch
 
 import Miniproject_1.others.study.cbsd68 as cbsd68_module
-from Miniproject_1.model import Model
+import Miniproject_1.others.train as train_module
+from Miniproject_1.model import Model, Training
 from Miniproject_1.others import simulated
 from Miniproject_1.others.photographs import embedded_photographs, open_photograph
 from Miniproject_1.others.simulated import SimulatedShots, camera_shots, demosaic, mosaic, simulated_pair
@@ -145,6 +147,56 @@ def test_pretrain_trains_on_simulated_shots_and_goes_on(photos, tmp_path, run_he
     assert content["recipe"]["swap"] is False and content["recipe"]["pairs"] == 6
     code, said = run_here("pretrain", photos, "--simulate", "--epochs", 1, "--seed", 1, "--resume", "-o", out)
     assert code == 1 and "made with" in said.err
+    code, said = run_here("pretrain", photos, photos, "--simulate", "-o", tmp_path / "two.pth")
+    assert code == 1 and "one folder of photographs, got 2" in said.err
+
+
+def test_a_stopped_training_on_simulated_shots_goes_on_with_the_same_patches(photos, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole.pth", tmp_path / "stopped.pth"
+    options = {"epochs": 2, "seed": 0, "swap": False, "simulate": True, "batch_size": 2}
+    train_module.train([photos], whole, **options)
+
+    class Stopped(Training):
+        def __iter__(self):
+            for progress in super().__iter__():
+                if self.step == 4:  # in the second epoch
+                    signal.raise_signal(signal.SIGTERM)
+                yield progress
+
+    monkeypatch.setattr(train_module, "Training", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_module.train([photos], out, **options)
+    monkeypatch.setattr(train_module, "Training", Training)
+    train_module.train([photos], out, **options, resume=True)
+    one, other = (Model().load(path) for path in (whole, out))
+    assert one["record"] == other["record"] and len(one["record"]) == 2
+    assert all(torch.equal(value, other["weights"][name]) for name, value in one["weights"].items())
+
+
+def test_some_patches_are_grey_and_some_enlarged(tmp_path, monkeypatch):
+    """Of 60, as many as the shares ask for, and three standard deviations more or less."""
+    stripes = PIL.Image.new("RGB", (128, 128), (200, 40, 90))
+    for column in range(0, 128, 2):
+        stripes.paste((40, 160, 220), (column, 0, column + 1, 128))
+    stripes.save(tmp_path / "stripes.png")
+    monkeypatch.setattr(simulated, "KINDS", {"weak": 1})
+    monkeypatch.setattr(simulated, "GRAINY", 0)
+    targets = [simulated_pair(tmp_path / "stripes.png", str(seed))[1] for seed in range(60)]
+    grey = sum(each[0].equal(each[1]) for each in targets)
+    # An enlarged stripe is wider than a pixel, so that some neighbours are nearly alike.
+    enlarged = sum(bool((each[0].diff(dim=1).abs().mean(0) < 10).any()) for each in targets)
+    for count, share in ((grey, simulated.GREY), (enlarged, simulated.ENLARGED)):
+        assert abs(count - 60 * share) < 3 * math.sqrt(60 * share * (1 - share))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "poisson"])
+def test_a_target_is_as_good_as_the_mean_of_64_shots(kind, tmp_path, monkeypatch):
+    PIL.Image.new("RGB", (128, 128), (90, 120, 150)).save(tmp_path / "flat.png")
+    monkeypatch.setattr(simulated, "KINDS", {kind: 1})
+    for name in ("GRAINY", "GREY"):
+        monkeypatch.setattr(simulated, name, 0)
+    noisy, target = simulated_pair(tmp_path / "flat.png", "1")
+    assert (noisy.var((1, 2)) / target.var((1, 2))).mean().item() == pytest.approx(64, rel=0.1)
 
 
 def test_cbsd68_scores_photographs_under_noise_and_keeps_what_was_measured_of_bm3d(
@@ -159,6 +211,12 @@ def test_cbsd68_scores_photographs_under_noise_and_keeps_what_was_measured_of_bm
         # Clipping what leaves [0, 255] makes it less.
         assert table["noisy"][str(sigma)]["psnr"] == pytest.approx(20 * math.log10(255 / sigma), abs=1.5)
         assert table["model"][str(sigma)]["psnr"] > table["noisy"][str(sigma)]["psnr"] + 3
+
+
+def test_cbsd68_names_a_folder_without_photographs(tmp_path, run_here):
+    code, told = run_here("cbsd68", tmp_path, "--out", tmp_path / "table.json")
+    assert code == 1 and f"PHOTOS: no photograph in {tmp_path}" in told.err
+    assert not (tmp_path / "table.json").exists()
 
 
 def test_cbsd68_measures_bm3d_on_one_picture_after_the_other(tmp_path, run_here, monkeypatch):

@@ -255,8 +255,13 @@ def test_shots_are_made_of_photographs_to_try_it_on(tmp_path):
     trained_on = {name.rpartition("_")[0] for name in pairs}
     held_out = {path.stem for path in embedded_photographs()} - trained_on
     assert len(held_out) == 2
-    with pytest.raises(FileExistsError, match="has shots already"):
+    with pytest.raises(FileExistsError, match="has a first already"):
         write_shots(tmp_path, photos=None, sigma=25, counts=None, seed=2)
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "val_data.pkl").write_bytes(b"the course's own")
+    with pytest.raises(FileExistsError, match="has a val_data.pkl already"):
+        write_shots(tmp_path / "course", photos=None, sigma=25, counts=None, seed=2)
+    assert (tmp_path / "course" / "val_data.pkl").read_bytes() == b"the course's own"
     with pytest.raises(ValueError, match="counts"):
         write_shots(tmp_path / "new", photos=None, sigma=25, counts=0, seed=0)
     assert not (tmp_path / "new").exists()
@@ -602,6 +607,18 @@ def test_shots_of_signed_bytes_keep_their_numbers_and_nan_is_named(tmp_path):
     np.save(folders[1] / "camera.npy", second)
     with pytest.raises(ValueError, match=r"second.camera\.npy: NaN"):
         Scenes(*folders, seed=0)
+
+
+def test_a_hot_pixel_in_a_second_shot_ends_nothing(tmp_path, monkeypatch, run_here):
+    generator = np.random.default_rng(0)
+    monkeypatch.setattr(sources_module, "MOST", 32)
+    for folder in ("first", "second"):
+        counts = generator.poisson(100 + 1.5 * PARTS["camera"][:160, :160].astype(float)).astype(np.uint16)
+        counts[150, 80] = 100 if folder == "first" else 40_000  # in the part that is kept back
+        write_picture(Picture(counts, None, {}), tmp_path / folder / "camera.tif")
+    folders = tmp_path / "first", tmp_path / "second"
+    code, told = run_here("train", *folders, "-o", tmp_path / "model.pth", "--epochs", 1)
+    assert code == 0 and "clean, estimated" in told.out, told.err
 
 
 def test_shots_of_other_types_of_numbers_are_refused(tmp_path):

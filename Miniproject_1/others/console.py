@@ -81,7 +81,10 @@ def quick_exit() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Within, the first SIGINT or SIGTERM is only noted in the list; a second one acts as ever."""
+    """Within, the first SIGINT or SIGTERM is only noted in the list; a second one acts as ever.
+
+    One that the process ignores, as SIGINT in the background, it goes on to ignore.
+    """
     noted: list[int] = []
     usual: dict[int, Any] = {}
 
@@ -91,7 +94,10 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():  # to others, no signals come
-        usual.update({each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)})
+        heeded = (
+            each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN
+        )
+        usual.update({each: signal.signal(each, note) for each in heeded})
     try:
         yield noted
     finally:

@@ -89,7 +89,14 @@ class Written(NamedTuple):
 
 
 def pairs(photos: Path, out: Path, **options: Any) -> None:
-    """`write_pairs` of the photographs in the folder `photos`, and print a summary."""
+    """`write_pairs` of the photographs in the folder `photos`, and print a summary.
+
+    Raises `FileExistsError` where `out` has one of the files already: it may be the course's own.
+    """
+    parts = {"train": True, "val": options.get("val", 1) > 0, "oracle": True}  # an old oracle would go
+    for name in (f"{part}_data.pkl" for part, written in parts.items() if written):
+        if (out / name).exists():
+            raise FileExistsError(f"OUT: {out / name} is there already: name another folder")
     skipped: Counter[str] = Counter()
     photographs = find_photographs(photos, skipped=skipped)
     tell_skipped(skipped)

@@ -144,11 +144,16 @@ class Work:
         while self.running:
             time.sleep(0.1)
 
-    def _visit(self, request: gr.Request) -> tuple[list[int], Path]:
-        """(what says that this work is to stop, a new folder for it)."""
+    @contextmanager
+    def _visit(self, request: gr.Request) -> Iterator[tuple[list[int], Path]]:
+        """Within, (what says that this work is to stop, a new folder for it)."""
         if not (visit := self.visits.get(request.session_hash)) or visit[0]:
             raise KeyboardInterrupt
-        return visit[0], Path(mkdtemp(dir=visit[1]))
+        try:
+            yield visit[0], Path(mkdtemp(dir=visit[1]))
+        finally:
+            if request.session_hash not in self.visits:  # what was written since the visitor left
+                shutil.rmtree(visit[1], ignore_errors=True)
 
     def denoise(
         self,
@@ -161,8 +166,7 @@ class Work:
         progress: gr.Progress = PROGRESS,
     ) -> tuple[list[np.ndarray], str, str]:
         """(noisy and denoised as they are shown, what there is to say, the file), as `denoise` has them."""
-        with self._errors_shown():
-            stopped, place = self._visit(request)
+        with self._errors_shown(), self._visit(request) as (stopped, place):
             if not picture or (weights == OWN and not own):
                 raise ValueError("drop a file with weights first" if picture else "drop a picture first")
             path = {FULL_SIZE: PHOTOGRAPHS, COURSE: None}.get(weights, Path(own or ""))
@@ -191,8 +195,7 @@ class Work:
         self, first: str | None, second: str | None, epochs: float, request: gr.Request
     ) -> Iterator[tuple[str, str | None, str | None]]:
         """(what `train` prints, its curve, the model's file once it is done), twice a second."""
-        with self._errors_shown():
-            stopped, place = self._visit(request)
+        with self._errors_shown(), self._visit(request) as (stopped, place):
             if not first or not second:
                 raise ValueError("drop two shots of one scene first")
             out, log, curve = place / "model.pth", place / "log.txt", place / "model.png"
@@ -216,6 +219,8 @@ class Work:
                 printed += "stopped: the model is what it was then" if interrupted else ""
             files = [str(path) if path.exists() else None for path in (curve, out)]
             yield printed, files[0], files[1]
+            if process.returncode < 0 and failed:
+                raise ValueError(f"train was killed by signal {-process.returncode}; out of memory?")
             if failed:
                 raise ValueError((printed.splitlines() or [f"train ended with {process.returncode}"])[-1])
 
@@ -342,5 +347,6 @@ def _made(label: str) -> gr.File:
 
 
 def _shown(examples: list[list[str]], fields: list[gr.File]) -> gr.Examples:
+    fields[0].keep_in_cache.update(path for paths in examples for path in paths)  # else they go after a day
     names = [f"{name}, σ {sigma}" for name, sigma in EXAMPLES.items()]
     return gr.Examples(examples, fields, label="Examples, noise added", example_labels=names)

@@ -26,11 +26,11 @@ def write_shots(out: Path, *, photos: Path | None, sigma: float, counts: float |
     photos: folder of photographs; by default those that scikit-image brings.
     sigma: the noise's standard deviation in grey levels.
     counts: Poisson noise in its place, so many counts for a value of 255.
-    Raises `FileExistsError` where `out` has shots already, which would mix with these, and `ValueError` where
-    there are too few photographs of that size.
+    Raises `FileExistsError` where `out` has any of them already, and `ValueError` where there are too few
+    photographs of that size.
     """
-    if (out / "first").exists() or (out / "second").exists():
-        raise FileExistsError(f"OUT: {out} has shots already")
+    if there := next((name for name in ("first", "second", "val_data.pkl") if (out / name).exists()), None):
+        raise FileExistsError(f"OUT: {out} has a {there} already: name another folder")
     if sigma < 0 or (counts is not None and counts <= 0):
         raise ValueError(f"expected a sigma of 0 or more and counts above 0, got {sigma} and {counts}")
     photographs = find_photographs(photos) if photos else embedded_photographs()

@@ -55,6 +55,7 @@ class SimulatedShots(Sequence):
         """Raises `ValueError` where too few photographs are left to split."""
         self.photographs, held_out, _ = split_photographs(photographs, val=HELD_OUT, seed=seed)
         self.seed, self.epoch, self.pairs = seed, 0, len(self.photographs)
+        self.threads = max(1, torch.get_num_threads())  # of which `Training` leaves one to each of its own
         self.held_out = [_stacked(simulated_pair(path, f"{seed} val {n}") for n, path in enumerate(held_out))]
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class SimulatedShots(Sequence):
         if not numbers:
             raise IndexError(index)
         seed = f"{self.seed} {self.epoch}"
-        with Workers(max(1, torch.get_num_threads())) as workers:
+        with Workers(self.threads) as workers:
             return _stacked(
                 workers.map(lambda n: simulated_pair(self.photographs[n], f"{seed} {n}"), numbers)
             )

@@ -33,6 +33,7 @@ FEW, PART, LEAST_PART = 10, 8, 16  # of fewer, an eighth of each picture, where 
 SCORED = 512  # pixels a side of the part of a held-out picture that is scored, at most, of two shots
 SHIFT = 0.5  # pixels between two shots from which on they count as misaligned
 UNLIKE = 0.05  # by how much more they differ when moved the other way, where a shift is real
+FURTHEST = 255  # grey levels beyond [0, 255], that of the first shot, up to which the others are learnt from
 BLOCKS = 16  # of BLOCK pixels a side: so many say enough
 
 
@@ -256,7 +257,7 @@ def _load(shot: Shot, scale: tuple[Any, str] | None = None) -> tuple[Tensor, tup
     bounds, expected = scale or (picture.bounds, numbers)
     if numbers != expected:
         raise ValueError(f"{_named(shot)}: {numbers}, expected {expected} as in its scene's first shot")
-    values = picture.tensor(bounds=bounds)
+    values = picture.tensor(bounds=bounds).clamp_(-FURTHEST, 255 + FURTHEST)  # a hot pixel is no scene
     whole = picture.pixels.dtype == np.uint8 and not picture.bits
     return values.to(torch.uint8) if whole else values, (bounds, numbers)
 

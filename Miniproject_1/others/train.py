@@ -213,6 +213,8 @@ def _read(
 ) -> tuple[tuple[Tensor, Tensor] | None, Shards | Scenes | SimulatedShots]:
     """(the pictures of a `val_data.pkl`, if there is one, or what stands for it; what is trained on)."""
     if simulate:
+        if len(data) > 1:
+            raise ValueError(f"DATA: --simulate takes one folder of photographs, got {len(data)}")
         shots = SimulatedShots(find_photographs(data[0]), seed)
         return shots.held_out[0], shots
     if folders := _folders_of_pictures(data):

@@ -34,6 +34,8 @@ def cbsd68(
     refuse_unwritable(out)
     model = load_model(weights or PHOTOGRAPHS, device)
     clean = [pixels_of(open_photograph(path)).float().unsqueeze(0) for path in find_photographs(photos)]
+    if not clean:
+        raise ValueError(f"PHOTOS: no photograph in {photos}")
     kept = json.loads(out.read_text()) if out.exists() else {}
     machine = describe_machine(model.device)
     result: dict[str, dict] = {"noisy": {}, "model": {}, "bm3d": kept.get("bm3d", {})}
