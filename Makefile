@@ -53,4 +53,4 @@ oldest:
 	touch $@
 
 clean:
-	rm -rf .venv $(OLD) build data data.partial demo.png
+	rm -rf .venv $(OLD) build data.partial demo.png

@@ -69,7 +69,7 @@ class Contract(unittest.TestCase):
         self.assertTrue(output.isfinite().all(), "predict returned NaN or infinity")
         low, high = output.min().item(), output.max().item()
         self.assertTrue(low >= 0 and high <= 255, f"output in [{low:.4g}, {high:.4g}], not [0, 255]")
-        return output
+        return output.cpu()
 
     def val_psnr(self, model) -> float:
         """Mean PSNR in dB of the model on the validation images, in minibatches of 100."""

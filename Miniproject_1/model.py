@@ -25,6 +25,7 @@ from copy import deepcopy
 from functools import lru_cache, partial, reduce
 from glob import escape
 from itertools import islice, pairwise, product
+from numbers import Integral
 from pathlib import Path
 from threading import Barrier
 from typing import IO, Any, NamedTuple
@@ -123,13 +124,16 @@ def _kernel_index(shape: torch.Size, device: torch.device) -> Tensor:
     """Which of a `weight`'s numbers, flattened, stands where in its whole kernel."""
     with torch.inference_mode(False):  # else training could not use it
         stored = torch.arange(shape.numel(), device="cpu").view(shape)
-        probes = [dihedral(torch.arange(4, device="cpu").view(2, 2), way) for way in range(SYMMETRIES)]
+        corners = torch.arange(4, device="cpu").view(2, 2)  # all different: they tell the eight ways apart
+        ways = [dihedral(corners, way) for way in range(SYMMETRIES)]
         orientations = []
         for way in range(SYMMETRIES):
             kernel = dihedral(stored, way)
-            if shape[1] % SYMMETRIES == 0:  # not colours: the inputs of a group of eight change places
-                turned = [dihedral(probe, way).tolist() for probe in probes]
-                order = [turned.index(probe.tolist()) for probe in probes]  # which one becomes each
+            if shape[1] % SYMMETRIES == 0:  # groups of eight inputs, not colours
+                # Input n of a group is the answer in way n, and turned by `way` the answer in another: each
+                # place takes the input that becomes its own.
+                turned = [dihedral(each, way).tolist() for each in ways]
+                order = [turned.index(each.tolist()) for each in ways]
                 kernel = kernel.unflatten(1, (-1, SYMMETRIES))[:, :, order].flatten(1, 2)
             orientations.append(kernel)
         return torch.stack(orientations, 1).flatten().to(device)
@@ -160,7 +164,7 @@ class UNet(nn.Module):
     level and side; equivariant: whether eight channels share a filter. Ordinary convolutions cost as much to
     compute and have eight times the parameters, which pay only after hours of training. The defaults are what
     learns most in the five minutes that the course gives a CPU.
-    Raises `ValueError` for widths that are no multiples of 8.
+    Raises `ValueError` for no widths, and for such that are no multiples of 8.
 
     Each level halves the picture with a strided convolution; on the way up, a transposed one doubles
     it again and the encoder's features are added. The last convolution starts at zero and its
@@ -172,7 +176,7 @@ class UNet(nn.Module):
 
     def __init__(self, widths: Sequence[int] = (48, 96), blocks: int = 2, equivariant: bool = True) -> None:
         super().__init__()
-        if any(width % SYMMETRIES for width in widths):
+        if not widths or any(width < 1 or width % SYMMETRIES for width in widths):
             raise ValueError(f"widths: expected multiples of {SYMMETRIES}, got {tuple(widths)}")
         self.shape: dict[str, Any] = {"widths": list(widths), "blocks": blocks, "equivariant": equivariant}
         self.stride = 2 ** (len(widths) - 1)
@@ -334,14 +338,20 @@ class Workers(ThreadPoolExecutor):
 
             def start(_: int) -> None:
                 torch.get_num_threads()  # at its first look, a thread takes over for good what is set then
-                started.wait()
+                started.wait()  # lest one does it twice, and another never
 
-            with self.own_cores():
-                list(self.map(start, range(number)))
+            try:
+                with self.own_cores():
+                    list(self.map(start, range(number)))
+            except (
+                BaseException
+            ):  # no more threads to be had, or Ctrl-C: those that wait would do so for ever
+                started.abort()
+                raise
 
     @contextmanager
     def own_cores(self) -> Iterator[None]:
-        """Within, this thread too computes on as many cores as each of the others, while they wait."""
+        """Within, this thread too, and each that starts, computes on as many cores as each of the others."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.cores)
         try:
@@ -500,7 +510,8 @@ class Training:
             if len(source) == 0:  # fewer pairs than processes
                 return [torch.zeros((), device=self.device), *map(torch.zeros_like, parameters)]
             source, target = (images.contiguous(memory_format=self.layout) for images in (source, target))
-            with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16):
+            # Without the cache, which within a caller's own autocast would keep the first step's weights.
+            with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16, cache_enabled=False):
                 guess = self.network(source)
             loss = self.loss(guess / 255, target / 255) * (len(source) / whole)
             return [loss.detach(), *torch.autograd.grad(loss, parameters)]
@@ -527,7 +538,8 @@ class Training:
             for batch in order.split(self.batch_size):
                 a, b = noisy_a[batch], noisy_b[batch]
                 if self.swap:
-                    swapped = torch.rand(len(a), 1, 1, 1, generator=on_device, device=self.device) < 0.5
+                    draw = torch.rand(len(a), generator=on_device, device=self.device, dtype=torch.float32)
+                    swapped = (draw < 0.5).view(-1, 1, 1, 1)
                     a, b = torch.where(swapped, b, a), torch.where(swapped, a, b)
                 if self.augment:  # alike in the whole batch, drawn on the host: the device is not waited for
                     way = int(torch.randint(SYMMETRIES, (), generator=on_host, device="cpu"))
@@ -560,7 +572,10 @@ class Training:
         return done | weights | {"optimizers": optimizers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` of the same training was taken. Raises `ValueError` for another's."""
+        """Go on from where `state_dict` of the same training was taken.
+
+        Raises `ValueError` for another's; the weights then stay as they were.
+        """
         try:
             step, seed, losses = int(state["step"]), int(state["seed"]), list(state["losses"])
             if self.kept:
@@ -569,12 +584,11 @@ class Training:
             self.network.load_state_dict(state["network"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
+            if not (0 <= step <= self.steps and _finite(self.network)):
+                raise ValueError(f"expected finite weights and a step of 0 ... {self.steps}, got step {step}")
         except Exception as reason:  # a stranger's, perhaps
+            self.network.load_state_dict(self.good_weights)
             raise ValueError(f"state: not of such a training: {type(reason).__name__}: {reason}") from reason
-        if not (0 <= step <= self.steps and _finite(self.network)):
-            raise ValueError(
-                f"state: expected finite weights and a step of 0 ... {self.steps}, got step {step}"
-            )
         self.step, self.seed, self.losses = step, seed, losses
         self.good_weights = deepcopy(self.network.state_dict())
 
@@ -665,7 +679,7 @@ class Model:
         """A network of this shape, by default the model's, that takes no memory yet; None if it is none."""
         shape = self.network.shape if shape is None else shape
         with torch.inference_mode(False), torch.device("meta"), suppress(Exception):  # a stranger's shape
-            if len(shape["widths"]) * max(1, shape["blocks"]) < 1_000:
+            if len(shape["widths"]) < 16 and shape["blocks"] < 100:
                 return UNet(**shape).to(torch.float32)
         return None
 
@@ -702,7 +716,7 @@ class Model:
                 "noisy_a and noisy_b: expected the same shape and at least one pair, "
                 f"got {tuple(noisy_a.shape)} and {tuple(noisy_b.shape)}"
             )
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1:
             raise ValueError(f"epochs: expected a whole number, 1 or more, got {epochs!r}")
         if after_epoch is not None and not callable(after_epoch):
             raise TypeError(f"after_epoch: expected a function, got {type(after_epoch).__name__}")
@@ -723,9 +737,8 @@ class Model:
         Returns a new `float32` tensor of the same shape, on the same device, values in [0, 255].
 
         By tiles that overlap by as much as the network can see: what a pixel becomes depends neither on the
-        batch it is in nor on the tiling, and memory is bounded whatever N, H and W. Computed in bfloat16 on a
-        CPU that is faster so (0.1 grey levels from `float32` on average, as close to the clean picture),
-        else in that.
+        batch it is in nor on the tiling, and memory is bounded whatever N, H and W. Computed in `float32`, or
+        in bfloat16 on a CPU that is faster so: 0.1 grey levels away on average, and as good.
         Raises `TypeError` or `ValueError` for anything else.
         """
         _check_images(x=x)
@@ -765,13 +778,13 @@ class Model:
 @contextmanager
 def _own_precision(device: torch.device, mixed: bool) -> Iterator[None]:
     """bfloat16 where `mixed` on a CPU that is faster so, else `float32`; whatever the caller has set."""
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    callers = convolutions.fp32_precision
     if device.type == "cuda":  # where `float32` is fast, and TF32's rounding depends on the batch
+        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        callers = convolutions.fp32_precision
         convolutions.fp32_precision = "ieee"
     mixed = mixed and device.type == "cpu" and bfloat16(device)
     try:
-        with torch.autocast(device.type, torch.bfloat16 if mixed else None, mixed):
+        with torch.autocast(device.type, torch.bfloat16 if mixed else None, mixed, cache_enabled=False):
             yield
     finally:
         if device.type == "cuda":
@@ -789,7 +802,7 @@ def _check_images(**arguments: Tensor) -> None:
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if max(-low, high) > LARGEST:
                 raise ValueError(f"{name}: expected values in [0, 255], got {low:.4g} to {high:.4g}")
-            mean = images.detach().mean(dtype=torch.float64).item()
+            mean = images.detach().mean().item()
             if 0 < high <= 2 or mean > 255:  # [0, 1] and noise, or a sensor's counts
                 unusual[name] = f"{low:.4g} to {high:.4g}"
     if unusual:
@@ -864,11 +877,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     # The temporary name must be in the same folder: a rename is atomic only within one file system.
     temporary = path.with_name(f".{_short(path.name)}.{secrets.token_hex(4)}")
     try:
-        with _opened_beside(temporary, path) as file:
+        file, named = _opened_beside(temporary, path)
+        with file:
             yield file
             file.flush()
             _sync(file)
-            if not temporary.exists():
+            if not named:
                 file.seek(0)
                 with open(path, "r+b") as old:
                     shutil.copyfileobj(file, old)
@@ -886,14 +900,14 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise error from None
 
 
-def _opened_beside(temporary: Path, path: Path) -> IO[bytes]:
-    """The temporary file; one without a name where only `path` itself may be written."""
+def _opened_beside(temporary: Path, path: Path) -> tuple[IO[bytes], bool]:
+    """(the temporary file, whether it has its name): none where only `path` itself may be written."""
     try:
-        return open(temporary, "x+b")
+        return open(temporary, "x+b"), True
     except PermissionError:
         if not os.access(path, os.W_OK):
             raise
-        return tempfile.TemporaryFile()
+        return tempfile.TemporaryFile(), False
 
 
 def _sync(file: IO[bytes]) -> None:

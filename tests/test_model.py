@@ -7,6 +7,7 @@ import signal
 import warnings
 from threading import get_ident
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
@@ -189,6 +190,9 @@ def test_callers_default_type_and_device_change_nothing(pretrained, train_data, 
         model = Model()
         model.load_pretrained_model()
         assert torch.equal(model.predict(noisy), plain)
+        torch.manual_seed(0)
+        model.train(*few, 1)
+        ends.append(weights(model))
     finally:
         torch.set_default_dtype(torch.float32)
     for elsewhere in ("cpu", "meta"):  # as a GPU would be
@@ -198,7 +202,20 @@ def test_callers_default_type_and_device_change_nothing(pretrained, train_data, 
             torch.manual_seed(0)
             model.train(*few, 1)
         ends.append(weights(model))
-    assert same_weights(model.network, ends[0])
+    assert all(same_weights(model.network, each) for each in ends)
+
+
+def test_a_shape_of_too_many_levels_is_refused(tmp_path, pretrained):
+    deep = Model("cpu")
+    deep.network = UNet([8] * 70, blocks=0)
+    deep.save(tmp_path / "deep.pth")
+    before = weights(pretrained)
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        pretrained.load(tmp_path / "deep.pth")
+    assert same_weights(pretrained.network, before)
+    for widths in ([], [0, 0], [-8]):
+        with pytest.raises(ValueError, match="widths: expected multiples of 8"):
+            UNet(widths)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +294,115 @@ def test_the_losss_best_guess_is_the_mean_of_skewed_noise():
 def test_one_more_epoch_does_no_harm(pretrained, train_data, val_data):
     before = score(pretrained, val_data)
     torch.manual_seed(0)
-    pretrained.train(*(part[:320] for part in train_data), num_epochs=1)
+    loaded = weights(pretrained)
+    pretrained.train(*(part[:320] for part in train_data), num_epochs=np.int64(1))
     assert score(pretrained, val_data) > before - 0.05
+    assert not any(
+        torch.equal(*both) for both in zip(loaded.values(), weights(pretrained).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("swap", "augment"), [(True, True), (False, True), (True, False)])
+def test_pairs_are_swapped_and_turned_alike_as_the_learning_rate_rises_and_falls(swap, augment):
+    sources, targets, rates = [], [], []
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            sources.append(x)
+            return self.weight * x
+
+    def loss(guess, target):
+        targets.append(255 * target)
+        return (guess - target).square().mean()
+
+    torch.manual_seed(0)
+    picture = torch.arange(16.0).view(1, 1, 4, 4).expand(256, 3, -1, -1)
+    training = Training(
+        Scale(),
+        [(picture, picture + 100)],
+        1,
+        batch_size=2,
+        loss=loss,
+        optimizers=lambda network, rate: [torch.optim.SGD(network.parameters(), rate)],
+        swap=swap,
+        augment=augment,
+        mixed_precision=False,
+        shares=1,
+    )
+    for _ in training:
+        rates.append(training.optimizers[0].param_groups[0]["lr"])
+    source, target = torch.cat(sources), torch.cat(targets)
+    torch.testing.assert_close(target, torch.where(source < 50, source + 100, source - 100))
+    swapped = (source >= 50).flatten(1).all(1).float().mean().item()
+    assert 0.35 < swapped < 0.65 if swap else swapped == 0
+    ways = {tuple((each[0].flatten() % 100).tolist()) for each in source}
+    assert len(ways) == (8 if augment else 1)
+    top = rates.index(max(rates))
+    assert rates[top] == pytest.approx(2e-3, rel=0.01) and 1 <= top <= 6  # of 128 steps
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.01 * rates[top] and rates[64] == pytest.approx(rates[top] / 2, rel=0.1)
+
+
+@pytest.mark.skipif(Model().device.type != "cpu", reason="bit for bit on a CPU only")
+def test_a_training_within_the_callers_autocast_ends_alike(train_data, monkeypatch):
+    """Whose cache would give the layers, in bfloat16, the weights of its first step for ever."""
+    monkeypatch.setattr(model_module, "bfloat16", lambda device: True)
+    few, noisy, ends = [part[:40] for part in train_data], train_data[0][:4], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for enabled in (False, True):
+            model = Model()
+            model.load_pretrained_model()
+            with torch.autocast("cpu", torch.bfloat16, enabled):
+                before = model.predict(noisy)
+                torch.manual_seed(0)
+                model.train(*few, 2)
+                assert not torch.equal(model.predict(noisy), before)
+            ends.append(weights(model))
+    finally:
+        torch.set_num_threads(threads)
+    assert same_weights(model.network, ends[0])
+
+
+def test_another_trainings_state_is_refused_and_changes_nothing(train_data):
+    few = [tuple(part[:40] for part in train_data)]
+    torch.manual_seed(0)
+    training, other = (Training(UNet((8, 16)), few, 1) for _ in range(2))
+    before = copy.deepcopy(training.network.state_dict())
+    state = other.state_dict()
+    for change in ({"optimizers": []}, {"step": 99}):
+        with pytest.raises(ValueError, match="state: not of such a training"):
+            training.load_state_dict(state | change)
+        assert same_weights(training.network, before)
+
+
+def test_threads_that_cannot_start_end_in_an_error_and_not_in_a_wait():
+    done = run("-c", NO_THREADS)
+    assert done.returncode == 0 and "can't start new thread" in done.stdout, done.stderr
+
+
+NO_THREADS = """import threading
+from Miniproject_1.model import Workers
+
+start, started = threading.Thread.start, []
+
+def limited(thread):
+    started.append(thread)
+    if len(started) == 2:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = limited
+try:
+    Workers(2)
+except RuntimeError as error:
+    print(error)
+"""
 
 
 @pytest.mark.skipif(Model().device.type != "cpu", reason="bit for bit on a CPU only")
