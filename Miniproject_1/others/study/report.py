@@ -139,7 +139,7 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, An
         },
         "claims": [judged(claim, studies[claim.study]) for claim in CLAIMS],
         "steps": _steps(studies["path"], last="batches of 32"),
-        "parts": _steps(studies["parts"]) if "parts" in studies else [],
+        "parts": _parts(studies["parts"]) if "parts" in studies else {},
         "changes": _changes(studies["changes"]) if "changes" in studies else [],
         "differences": _differences(studies),
         "equal_updates": [_equal_updates(studies["batch_size"], *each) for each in ((50, 100), (100, 200))],
@@ -156,6 +156,17 @@ def _steps(settings: dict[str, Runs], last: str = "") -> list[dict[str, Any]]:
     names = list(settings)
     names = names[: names.index(last) + 1] if last else names
     return [{"name": name, **between(settings[name], settings[before])} for before, name in pairwise(names)]
+
+
+def _parts(settings: dict[str, Runs]) -> dict[str, list[dict[str, Any]]]:
+    """Of each step of the path that `settings` take apart, what its parts add."""
+    table, labels = list(STUDIES["parts"].values()), list(settings)
+    places = [(name, table.index(setting)) for name, setting in STUDIES["path"].items() if setting in table]
+    return {
+        name: _steps({label: settings[label] for label in labels[start : end + 1]})
+        for (_, start), (name, end) in pairwise(places)
+        if end > start + 1
+    }
 
 
 def _changes(settings: dict[str, Runs]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
+from ...model import LEARNING_RATE, Model, Training, UNet, atomic_write, muon_and_adamw, tqdm
 from ..course import load_images
 from ..machine import describe_machine
 from ..metrics import mean_psnr
@@ -142,8 +142,13 @@ STUDIES: dict[str, dict[str, Setting]] = {
         # No Noise2Noise, but what it leaves on the table: "logarithmic loss" with clean targets.
         "clean targets": ordinary(swap=False)._replace(file="oracle_data.pkl"),
     },
-    # The path's step "residual U-Net" in its parts: from the line before it to its own.
+    # Steps of the path in their parts: from its "bfloat16, channels-last" to its "residual U-Net".
     "parts": {
+        "bfloat16, channels-last": Setting(AppendixUNet, LOW_PRECISION),
+        "batches of 64": Setting(AppendixUNet, LOW_PRECISION | BATCH_64),
+        "Adam's β₂ 0.95, not 0.999": Setting(AppendixUNet, LOW_PRECISION | BATCH_64 | {"optimizers": adamw}),
+        "rate 2e-3": Setting(AppendixUNet, LOW_PRECISION | COSINE | {"learning_rate": LEARNING_RATE}),
+        "warm-up, cosine": Setting(AppendixUNet, COSINE),
         "turned, mirrored, swapped": Setting(AppendixUNet, AUGMENTED),
         "input added to the output": Setting(partial(AppendixUNet, residual=True), AUGMENTED),
         "Kaiming initialisation": Setting(
