@@ -343,10 +343,8 @@ class Workers(ThreadPoolExecutor):
             try:
                 with self.own_cores():
                     list(self.map(start, range(number)))
-            except (
-                BaseException
-            ):  # no more threads to be had, or Ctrl-C: those that wait would do so for ever
-                started.abort()
+            except BaseException:
+                started.abort()  # lest those that have started wait for ever for one that cannot
                 raise
 
     @contextmanager
@@ -578,9 +576,10 @@ class Training:
         """
         try:
             step, seed, losses = int(state["step"]), int(state["seed"]), list(state["losses"])
+            first_weights = self.first_weights
             if self.kept:
                 self.network.load_state_dict(state["first_weights"])
-                self.first_weights = deepcopy(self.network.state_dict())
+                first_weights = deepcopy(self.network.state_dict())
             self.network.load_state_dict(state["network"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -589,7 +588,7 @@ class Training:
         except Exception as reason:  # a stranger's, perhaps
             self.network.load_state_dict(self.good_weights)
             raise ValueError(f"state: not of such a training: {type(reason).__name__}: {reason}") from reason
-        self.step, self.seed, self.losses = step, seed, losses
+        self.step, self.seed, self.losses, self.first_weights = step, seed, losses, first_weights
         self.good_weights = deepcopy(self.network.state_dict())
 
 
