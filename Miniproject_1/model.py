@@ -244,11 +244,11 @@ class UNet(nn.Module):
 def psnr_loss(guess: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
     """The mean over images of log(mean squared error + `floor`): N×3×H×W twice, values in [0, 1] -> scalar.
 
-    Known as PSNR loss (BasicSR; Chen et al. 2022, NAFNet, arXiv 2204.04676), but for a factor and the larger
-    constant. PSNR is that logarithm, and what is reported is its mean over images, so every image should
-    count alike. Under the plain mean the few with the strongest noise would count most, and their gradients
-    are the noisiest. An image's error is a mean over so many pixels that the logarithm is almost linear in
-    any single one's: the best guess stays close to the mean of the targets, the clean picture.
+    Known as PSNR loss (Chen et al. 2021, HINet, arXiv 2105.06086), but for a factor and a constant. PSNR is
+    that logarithm, and what is reported is its mean over images, so every image should count alike. Under the
+    plain mean the few with the strongest noise would count most, and their gradients are the noisiest. An
+    image's error is a mean over so many pixels that the logarithm is almost linear in any single one's: the
+    best guess stays close to the mean of the targets, the clean picture.
     """
     # By default the error of a noise of 40 dB: an image without noise must not count without bound.
     return (F.mse_loss(guess, target, reduction="none").mean((1, 2, 3)) + floor).log().mean()

