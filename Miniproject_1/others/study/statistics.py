@@ -83,7 +83,7 @@ def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def least_ratio(runs: int) -> float:
-    """Of two standard deviations, each of so many runs: from where on one is larger by the F test; ∞ of one."""
+    """By what factor a standard deviation, of so many runs, must exceed another for the F test; ∞ of one."""
     return math.sqrt(stats.f.ppf((1 + CONFIDENCE) / 2, runs - 1, runs - 1)) if runs > 1 else math.inf
 
 
