@@ -194,6 +194,7 @@ def _differences(studies: dict[str, dict[str, Runs]]) -> dict[str, dict[str, Any
     found = {
         "bfloat16": between(path["bfloat16, channels-last"], path["original"]),
         "path": between(path["batches of 32"], path["original"]),
+        "later_path": between(path["batches of 32"], path["bfloat16, channels-last"]),
         "clean": between(path["clean targets"], path["logarithmic loss"]),
         "loss": between(loss["L2"], loss["L1"]),
         "models": between(models["this project"], models["U-Net, 5 levels"]),
@@ -259,11 +260,13 @@ def _summary(runs: Runs) -> dict[str, Any]:
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
     fastest = min(runs, key=lambda run: run["seconds"][-1])
+    finals = sorted(run["psnr"][-1] for run in runs)
     return {
         "after": epochs,
         **epochs[-1],
-        "lowest": min(run["psnr"][-1] for run in runs),
-        "highest": max(run["psnr"][-1] for run in runs),
+        "lowest": finals[0],
+        "highest": finals[-1],
+        "finals": finals,
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": fastest["seconds"][-1],
         "machine": fastest["machine"],
@@ -338,7 +341,7 @@ def forest(changes: list[dict[str, Any]]) -> Figure:
     style: dict[str, Any] = {"color": "black", "markersize": 3, "linewidth": 0.9, "capsize": 1.5}
     axes.errorbar(sizes, rows, xerr=limits, fmt="o", **style)
     for row, change in zip(rows, changes, strict=True):
-        number = f"{change['size']:+z.2f}".replace("-", "−")
+        number = f"{change['size']:+z.2f}".replace("+0.00", "0.00").replace("-", "−")
         axes.text(1.01, row, number, va="center", fontsize=6.5, transform=axes.get_yaxis_transform())
     axes.set_yticks(rows, [each["name"] for each in changes], fontsize=6.5)
     axes.set_ylim(len(changes) - 0.4, -0.6)
