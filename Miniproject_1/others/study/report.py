@@ -95,7 +95,7 @@ def report(results: Path, out: Path, *, pages: Sequence[Path] = ()) -> None:
         build = Path(folder)
         (build / "report.typ").write_bytes((HERE / "report.typ").read_bytes())
         (build / "results.json").write_text(json.dumps(content, ensure_ascii=False))
-        curves(studies).savefig(build / "curves.svg")
+        curves(content["studies"]).savefig(build / "curves.svg")
         if content["changes"]:
             forest(content["changes"]).savefig(build / "changes.svg")
         architecture(UNet(), torch.tensor(content["filter"])).savefig(build / "architecture.svg")
@@ -146,7 +146,7 @@ def _content(results: Path, studies: dict[str, dict[str, Runs]]) -> dict[str, An
         "differences": _differences(studies),
         "equal_updates": [_equal_updates(studies["batch_size"], *each) for each in ((50, 100), (100, 200))],
         "less_stable": _less_stable(studies["initialisation"]),
-        "least_ratio": _least_ratio(studies["initialisation"]["Xavier"]),
+        "least_ratio": least_ratio(len(studies["initialisation"]["Xavier"])),
     }
 
 
@@ -224,10 +224,6 @@ def _less_stable(settings: dict[str, Runs]) -> str:
     return "Kaiming" if varies_more(kaiming, xavier) else ""
 
 
-def _least_ratio(runs: Runs) -> float | None:
-    return least_ratio(len(runs)) if len(runs) > 1 else None  # JSON has no infinity
-
-
 def _filter(network: UNet) -> Tensor:
     """Of the first convolution's stored filters, what turning changes most for its size: 3×3, mean colour."""
     filters = network.head.weight.detach().mean(1)
@@ -260,13 +256,10 @@ def _summary(runs: Runs) -> dict[str, Any]:
         for scores in zip(*(run["psnr"] for run in runs), strict=True)
     ]
     fastest = min(runs, key=lambda run: run["seconds"][-1])
-    finals = sorted(run["psnr"][-1] for run in runs)
     return {
         "after": epochs,
         **epochs[-1],
-        "lowest": finals[0],
-        "highest": finals[-1],
-        "finals": finals,
+        "finals": sorted(run["psnr"][-1] for run in runs),
         "rotations": statistics.mean(run["psnr_rotations"] for run in runs),
         "seconds": fastest["seconds"][-1],
         "machine": fastest["machine"],
@@ -275,7 +268,7 @@ def _summary(runs: Runs) -> dict[str, Any]:
     }
 
 
-def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
+def curves(studies: dict[str, dict[str, dict[str, Any]]]) -> Figure:
     """PSNR against epoch, a panel a question of the original's, all on the same axes.
 
     A line a setting: the mean over seeds, in a band of their standard deviation.
@@ -284,10 +277,7 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
 
     figure = Figure(figsize=(PAGE, 2.35), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    shown = {
-        name: {SPOKEN.get(label, label): _summary(runs)["after"] for label, runs in studies[name].items()}
-        for name in CURVES
-    }
+    shown = {name: {label: each["after"] for label, each in studies[name].items()} for name in CURVES}
     means = sorted(each["mean"] for lines in shown.values() for after in lines.values() for each in after)
     # What fails to learn would press all others together: it may leave the panel.
     low, high = means[len(means) // 12], means[-1]
@@ -309,14 +299,12 @@ def curves(studies: dict[str, dict[str, Runs]]) -> Figure:
             borderpad=0,
         )
     panels[0, 0].set_ylim(low, high + 0.1 * (high - low))
-    panels[0, 0].set_xticks(range(1, max(_epochs(studies[name]) for name in CURVES) + 1))
+    panels[0, 0].set_xticks(
+        range(1, max(len(after) for lines in shown.values() for after in lines.values()) + 1)
+    )
     figure.supxlabel("epoch", fontsize=7.5)
     figure.supylabel("PSNR, dB", fontsize=7.5)
     return figure
-
-
-def _epochs(settings: dict[str, Runs]) -> int:
-    return max(len(run["psnr"]) for runs in settings.values() for run in runs)
 
 
 def _curve(

@@ -78,13 +78,13 @@ def deviation(values: Sequence[float]) -> float:
 
 def varies_more(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether `first` spreads more than `second`, by the two-sided F test; one run cannot tell: no."""
-    runs = min(len(first), len(second))
-    return runs > 1 and deviation(first) > least_ratio(runs) * deviation(second)
+    least = least_ratio(min(len(first), len(second)))
+    return least is not None and deviation(first) > least * deviation(second)
 
 
-def least_ratio(runs: int) -> float:
-    """By what factor a standard deviation, of so many runs, must exceed another for the F test; ∞ of one."""
-    return math.sqrt(stats.f.ppf((1 + CONFIDENCE) / 2, runs - 1, runs - 1)) if runs > 1 else math.inf
+def least_ratio(runs: int) -> float | None:
+    """By what factor a standard deviation of so many runs must exceed another for the F test; None of one."""
+    return math.sqrt(stats.f.ppf((1 + CONFIDENCE) / 2, runs - 1, runs - 1)) if runs > 1 else None
 
 
 def _quantile(runs: int) -> float:
